@@ -1,0 +1,1 @@
+"""Widthwise: forecast how a neural network will learn."""
