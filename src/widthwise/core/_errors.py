@@ -25,9 +25,7 @@ class UnsupportedOperation(WidthwiseError):
         module_path: where it stands in the module, for example ``"layer1.0.pool"``.
     """
 
-    def __init__(
-        self, op: str, module_path: str, reason: str = "no infinite-width rule is known for it"
-    ) -> None:
+    def __init__(self, op: str, module_path: str, reason: str = "no infinite-width rule is known for it") -> None:
         self.op = op
         self.module_path = module_path
         place = f" in module '{module_path}'" if module_path else ""

@@ -22,18 +22,14 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
         os.close(handle)
     except OSError as error:
-        raise OutputError(
-            f"cannot write {path}: {error.strerror or error}; choose another folder."
-        ) from error
+        raise OutputError(f"cannot write {path}: {error.strerror or error}; choose another folder.") from error
     temporary = Path(name)
     try:
         yield temporary
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except OSError as error:
-        raise OutputError(
-            f"cannot write {path}: {error.strerror or error}; nothing there was changed."
-        ) from error
+        raise OutputError(f"cannot write {path}: {error.strerror or error}; nothing there was changed.") from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -18,7 +18,7 @@ def to_plain(value: Any) -> Any:
     >>> to_plain({"a": np.float64("nan"), "b": torch.arange(2)})
     {'a': None, 'b': [0, 1]}
     """
-    if value is None or isinstance(value, (bool, int, str)) and not isinstance(value, enum.Enum):
+    if value is None or (isinstance(value, (bool, int, str)) and not isinstance(value, enum.Enum)):
         return value
     if isinstance(value, enum.Enum):
         return value.value
@@ -37,9 +37,7 @@ def to_plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value):
         fields = (field for field in dataclasses.fields(value) if field.metadata.get("plain", True))
         return {field.name: to_plain(getattr(value, field.name)) for field in fields}
-    raise TypeError(
-        f"{type(value).__name__} has no plain form; give the dataclass a field of plain values instead."
-    )
+    raise TypeError(f"{type(value).__name__} has no plain form; give the dataclass a field of plain values instead.")
 
 
 class Value:

@@ -120,9 +120,7 @@ class Node(Value):
     shape: tuple[int, ...] | None
     axes: tuple[Axis, ...] | None
     module_path: str = ""
-    target: Callable[..., Any] | None = field(
-        default=None, repr=False, compare=False, metadata={"plain": False}
-    )
+    target: Callable[..., Any] | None = field(default=None, repr=False, compare=False, metadata={"plain": False})
     args: tuple[Any, ...] = field(default=(), metadata={"plain": False})
     kwargs: dict[str, Any] = field(default_factory=dict, metadata={"plain": False})
     value: Tensor | None = field(default=None, repr=False, compare=False, metadata={"plain": False})
