@@ -1,0 +1,205 @@
+"""What a forecast says: one frozen value per section, schema version 1 of `forecast.json`."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from widthwise.core import Value
+
+SCHEMA_VERSION = 1
+
+RidgeKind = Literal["zero", "optimal"]
+
+
+@dataclass(frozen=True)
+class WeightRow(Value):
+    """One trained tensor: its role, fans and initial scale."""
+
+    name: str
+    role: str
+    shape: tuple[int, ...]
+    fan_in: int
+    fan_out: int
+    init_std: float
+    init_source: str
+
+
+@dataclass(frozen=True)
+class Criticality(Value):
+    """Signal propagation at initialisation.
+
+    Attributes:
+        chi: factor by which a small difference between two inputs (and a gradient) grows per nonlinear layer, in
+            mean square; geometric mean over depth.
+        verdict: ``"ordered"`` (chi below 1), ``"critical"`` or ``"chaotic"`` (above), ``"unknown"`` where there is
+            no infinite-width rule.
+        forward: per node of the measured network, in order of depth: name and mean square of the activation.
+        gradient: the same for the gradient of a random projection of the output.
+        explanation: the verdict in one sentence.
+    """
+
+    chi: float | None
+    verdict: str
+    explanation: str
+    layers: tuple[str, ...] = ()
+    forward: tuple[float, ...] = ()
+    gradient: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class RuleRow(Value):
+    """Which kernel rule one node used: ``rule`` is exact, quadrature, sampled, concrete or fallback."""
+
+    node: str
+    op: str
+    module_path: str
+    rule: str
+    error: float
+
+
+@dataclass(frozen=True)
+class NetworkSection(Value):
+    """The network: its weights, signal propagation and kernel rules."""
+
+    name: str
+    parameters: int
+    weights: tuple[WeightRow, ...]
+    criticality: Criticality
+    rules: tuple[RuleRow, ...]
+    kernel: str  # "infinite", "monte-carlo" or "empirical"
+    kernel_note: str  # why, in one sentence
+
+
+@dataclass(frozen=True)
+class TaskSection(Value):
+    """The eigenstructure of the data under the network's kernel.
+
+    ``alpha``: eigenvalues fall like i^-alpha; ``beta``: the target's power falls like i^-beta; ``noise``: variance of
+    the part of the targets that no amount of data explains (summed over outputs, estimate). ``noise_error``: measured
+    error on pure unit-noise labels at zero ridge; the theory says that it equals alpha.
+    """
+
+    samples: int
+    held_out: int
+    inputs: int
+    outputs: int
+    alpha: float
+    alpha_stderr: float
+    beta: float
+    beta_stderr: float
+    noise: float
+    noise_error: float | None
+    noise_error_stderr: float | None
+    target_power: float  # mean squared target, summed over outputs: the error of predicting the mean
+    eigenvalues: tuple[float, ...]  # of K/P at the indices of eigenvalue_index
+    eigenvalue_index: tuple[int, ...]  # one-based, log-spaced
+    cumulative_power: tuple[float, ...]  # share of the target's power in the modes up to each index
+    nngp_eigenvalues: tuple[float, ...] = ()
+    nngp_cumulative_power: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class LearningPoint(Value):
+    """Predicted and measured test error of kernel regression at `n` examples."""
+
+    n: int
+    ridge: RidgeKind
+    ridge_value: float
+    predicted_mse: float
+    predicted_mse_low: float
+    predicted_mse_high: float
+    predicted_accuracy: float | None
+    measured_mse: float | None
+    measured_mse_stderr: float | None
+    measured_accuracy: float | None
+    measured_accuracy_stderr: float | None
+    extrapolated: bool
+
+
+@dataclass(frozen=True)
+class WidthPoint(Value):
+    """Predicted and measured test error with only the last layer trained, at `width` random features."""
+
+    width: int
+    features: int
+    n: int
+    ridge_value: float
+    predicted_mse: float
+    measured_mse: float | None
+    measured_mse_stderr: float | None
+
+
+@dataclass(frozen=True)
+class WidthSurface(Value):
+    """Predicted test error at the optimal ridge over sizes and widths: ``mse[i][j]`` at ``n[i]``, ``width[j]``."""
+
+    n: tuple[int, ...]
+    width: tuple[int, ...]
+    mse: tuple[tuple[float, ...], ...]
+    answer: str  # "more data or more width?" in one sentence
+
+
+@dataclass(frozen=True)
+class OverfittingSection(Value):
+    """What interpolating costs: ratio of the test error at zero ridge to that at the optimal one."""
+
+    n: int
+    cost: float
+    coefficient: float  # E0: test error on pure unit noise; bounds the cost
+    verdict: str  # benign, tempered or catastrophic
+    optimal_ridge: float
+    optimal_fitting_ratio: float  # train over test error at the optimal ridge
+    obligatory: bool  # near-interpolation is needed for the optimum
+    explanation: str
+
+
+@dataclass(frozen=True)
+class TrainingRow(Value):
+    """The real network, trained for a short budget, beside the kernel's prediction at the same n."""
+
+    width: int | None
+    parameters: int
+    n: int
+    steps: int
+    lr: float
+    train_mse: float
+    test_mse: float
+    test_accuracy: float | None
+    kernel_mse: float
+    kernel_accuracy: float | None
+    diverged: bool
+    seconds: float
+
+
+@dataclass(frozen=True)
+class AdviceRow(Value):
+    """One thing to do, with its expected effect on the test error."""
+
+    action: str
+    before: float
+    after: float
+    confidence: str  # high, medium or low
+    because: str
+
+
+@dataclass(frozen=True)
+class Forecast(Value):
+    """How a network will learn, predicted and measured. See `widthwise.forecast`.
+
+    MSE is the mean over test points of the squared error summed over outputs; one-hot targets are centred by the
+    class frequencies of the training samples. Ridge is added to the Gram matrix itself (K + ridge I).
+    """
+
+    network: NetworkSection
+    task: TaskSection
+    learning_curve: tuple[LearningPoint, ...]
+    width_curve: tuple[WidthPoint, ...]
+    width_surface: WidthSurface | None
+    overfitting: OverfittingSection
+    training: tuple[TrainingRow, ...]
+    training_note: str
+    advice: tuple[AdviceRow, ...]
+    notes: tuple[str, ...]  # caveats that the reader must know
+    data: dict[str, Any]  # DataSet.to_dict()
+    settings: dict[str, Any]  # what was asked for, including the seed
+    seconds: dict[str, float]  # wall time per stage
+    schema_version: int = field(default=SCHEMA_VERSION)
