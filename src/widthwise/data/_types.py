@@ -1,6 +1,6 @@
 """Every loader gives the same typed value."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -10,9 +10,9 @@ from torch import Tensor
 from widthwise.core import DataError, Value, generator
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DataSet(Value):
-    """Inputs with targets.
+    """Inputs with targets. Two data sets are equal when they are the same object.
 
     Attributes:
         name: what the user called it.
@@ -21,6 +21,12 @@ class DataSet(Value):
         classes: class names in index order; None for regression.
         source: where it came from, in words (package and version, path, generator and seed).
         test: the official held-out part, where the source has one.
+        input_mean: what was subtracted from the (scaled) inputs: a scalar, or one value per feature; None: not known.
+        input_std: what they were divided by after that.
+
+    >>> data = DataSet("xor", torch.tensor([[0.0, 0], [0, 1], [1, 0], [1, 1]]), torch.tensor([0, 1, 1, 0]), ("0", "1"))
+    >>> len(data), data.input_shape, data.outputs
+    (4, (2,), 2)
     """
 
     name: str
@@ -29,6 +35,8 @@ class DataSet(Value):
     classes: tuple[str, ...] | None = None
     source: str = ""
     test: "DataSet | None" = field(default=None, repr=False, metadata={"plain": False})
+    input_mean: Tensor | None = field(default=None, repr=False, metadata={"plain": False})
+    input_std: Tensor | None = field(default=None, repr=False, metadata={"plain": False})
 
     def __len__(self) -> int:
         return self.inputs.shape[0]
@@ -50,7 +58,7 @@ class DataSet(Value):
 
     def subset(self, indices: Tensor) -> "DataSet":
         """The examples at `indices` (without the held-out part)."""
-        return DataSet(self.name, self.inputs[indices], self.targets[indices], self.classes, self.source)
+        return replace(self, inputs=self.inputs[indices], targets=self.targets[indices], test=None)
 
     def split(self, train: int, test: int, *, seed: int = 0) -> "tuple[DataSet, DataSet]":
         """Disjoint random parts of the given sizes; the test part comes from `self.test` where there is one.
@@ -58,11 +66,20 @@ class DataSet(Value):
         Raises:
             DataError: fewer examples than asked for.
         """
-        pool = len(self) if self.test is not None else len(self) - test
-        if train < 1 or test < 1 or train > pool:
+        if train < 1 or test < 1:
+            raise DataError(
+                f"{train} examples to train on and {test} held out were asked for; ask for at least 1 each."
+            )
+        together = train if self.test is not None else train + test
+        if together > len(self):
             raise DataError(
                 f"data set {self.name} has {len(self)} examples: {train} to train on and {test} held out do not fit; "
                 "ask for fewer samples."
+            )
+        if self.test is not None and test > len(self.test):
+            raise DataError(
+                f"the test part of {self.name} has {len(self.test)} examples and {test} held out were asked for; "
+                "ask for fewer."
             )
         order = torch.randperm(len(self), generator=generator(seed, "split", self.name))
         if self.test is None:
