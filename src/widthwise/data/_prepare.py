@@ -4,6 +4,8 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from jaxtyping import Int64
+from torch import Tensor
 
 from widthwise.core import DataError, generator, require_memory
 from widthwise.data._raw import Raw, canonical
@@ -13,7 +15,7 @@ from widthwise.data._types import DataSet
 _CHUNK_ELEMENTS = 1 << 21
 
 
-def draw(available: int, samples: int | None, seed: int, name: str) -> np.ndarray | None:
+def draw(available: int, samples: int | None, seed: int, name: str) -> Int64[np.ndarray, "samples"] | None:
     """Indices of a random sample without repetition; None: all of them, in their order.
 
     Smaller samples are the beginning of larger ones at the same seed.
@@ -63,19 +65,35 @@ def prepare(
     source = raw.source + words + note
     inputs = _transformed(raw.inputs, chosen, raw.divisor, mean, std, raw.name)
     test = None
-    if raw.test is not None:
+    if raw.test is not None and test_targets is not None:
         held_out = _transformed(raw.test[0], None, raw.divisor, mean, std, raw.name)
         test = _data_set(f"{raw.name} (test)", held_out, test_targets, classes, raw.source + words, None)
     return _data_set(raw.name, inputs, picked, classes, source, test, torch.as_tensor(mean), torch.as_tensor(std))
 
 
-def _data_set(name, inputs, targets, classes, source, test, mean=None, std=None) -> DataSet:
+def _data_set(
+    name: str,
+    inputs: np.ndarray,
+    targets: np.ndarray,
+    classes: tuple[str, ...] | None,
+    source: str,
+    test: DataSet | None,
+    mean: Tensor | None = None,
+    std: Tensor | None = None,
+) -> DataSet:
     return DataSet(
         name, torch.from_numpy(inputs), torch.from_numpy(targets), classes, source, test, input_mean=mean, input_std=std
     )
 
 
-def _token_set(raw: Raw, chosen, targets, test_targets, classes, note: str) -> DataSet:
+def _token_set(
+    raw: Raw,
+    chosen: np.ndarray | None,
+    targets: np.ndarray,
+    test_targets: np.ndarray | None,
+    classes: tuple[str, ...] | None,
+    note: str,
+) -> DataSet:
     parts = [raw.inputs] + ([] if raw.test is None else [raw.test[0]])
     negative = np.argwhere(raw.inputs < 0)
     if len(negative):
@@ -86,7 +104,9 @@ def _token_set(raw: Raw, chosen, targets, test_targets, classes, note: str) -> D
     if all((part == parts[0].flat[0]).all() for part in parts):
         raise DataError(f"all inputs of {raw.name} equal {int(parts[0].flat[0])}; give inputs that differ.")
     tokens = [np.array(part, dtype=np.int64) for part in parts]
-    test = _data_set(f"{raw.name} (test)", tokens[1], test_targets, classes, raw.source, None) if raw.test else None
+    test = None
+    if test_targets is not None:
+        test = _data_set(f"{raw.name} (test)", tokens[1], test_targets, classes, raw.source, None)
     inputs = tokens[0] if chosen is None else tokens[0][chosen]
     return _data_set(raw.name, inputs, targets, classes, raw.source + note, test)
 
