@@ -1,6 +1,6 @@
 """The tensor program: weights with roles, operations with labelled axes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from math import prod
@@ -124,3 +124,18 @@ class Node(Value):
     args: tuple[Any, ...] = field(default=(), metadata={"plain": False})
     kwargs: dict[str, Any] = field(default_factory=dict, metadata={"plain": False})
     value: Tensor | None = field(default=None, repr=False, compare=False, metadata={"plain": False})
+
+    @property
+    def refs(self) -> tuple[Ref, ...]:
+        """The earlier nodes that this one reads, in order, nested lists included."""
+        return tuple(_refs((self.args, self.kwargs)))
+
+
+def _refs(value: Any) -> Iterator[Ref]:
+    if isinstance(value, Ref):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _refs(item)
+    elif isinstance(value, dict):
+        yield from _refs(list(value.values()))
