@@ -1,1 +1,31 @@
-"""To be written."""
+"""Figures, the self-contained HTML page, `forecast.json`, and the terminal summary."""
+
+from widthwise.report._figure import Axis, Band, Bars, Figure, Guide, Heatmap, Line, Points, Series
+from widthwise.report._forecast_figures import figures
+from widthwise.report._html import write_html
+from widthwise.report._json import json_schema, write_json
+from widthwise.report._plotly import to_plotly
+from widthwise.report._png import to_png
+from widthwise.report._save import save
+from widthwise.report._terminal import summary, summary_text
+
+__all__ = [
+    "Axis",
+    "Band",
+    "Bars",
+    "Figure",
+    "Guide",
+    "Heatmap",
+    "Line",
+    "Points",
+    "Series",
+    "figures",
+    "json_schema",
+    "save",
+    "summary",
+    "summary_text",
+    "to_plotly",
+    "to_png",
+    "write_html",
+    "write_json",
+]

@@ -1,0 +1,129 @@
+"""The sections of the report, in order: plain words, figures, tables."""
+
+from dataclasses import dataclass
+
+from widthwise.forecast._types import Forecast
+from widthwise.report import _tables as numbers
+from widthwise.report import _words as say
+from widthwise.report._numbers import interval, number, percent, with_error
+from widthwise.report._select import best_advice, later, now
+
+
+@dataclass(frozen=True)
+class Section:
+    """One section: what it means, which figures it shows (by name), its numbers, its caveats."""
+
+    id: str
+    title: str
+    words: tuple[str, ...]
+    figures: tuple[str, ...] = ()
+    tables: tuple[numbers.Table, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One key fact."""
+
+    label: str
+    value: str
+    detail: str
+
+
+def tiles(forecast: Forecast) -> list[Tile]:
+    """The three to five facts at the top."""
+    here, there, best = now(forecast), later(forecast), best_advice(forecast)
+    found = forecast.task
+    made = []
+    if here is not None:
+        share = (
+            f"{percent(here.predicted_mse / found.target_power, 0)} of predicting the mean"
+            if found.target_power > 0
+            else ""
+        )
+        right = f"{percent(here.predicted_accuracy)} correct" if here.predicted_accuracy is not None else ""
+        made.append(
+            Tile(
+                f"Test error at {here.n} examples", number(here.predicted_mse), "; ".join(filter(None, (right, share)))
+            )
+        )
+    if there is not None:
+        right = f"; {percent(there.predicted_accuracy)} correct" if there.predicted_accuracy is not None else ""
+        detail = interval(there.predicted_mse_low, there.predicted_mse_high) + right
+        made.append(Tile(f"At {there.n} examples", number(there.predicted_mse), detail))
+    exponents = f"beta {with_error(found.beta, found.beta_stderr)}"
+    made.append(Tile("Exponents of the task", f"alpha {with_error(found.alpha, found.alpha_stderr)}", exponents))
+    cost = f"fitting every label costs {number(forecast.overfitting.cost)} times the best error"
+    made.append(Tile("Overfitting", forecast.overfitting.verdict, cost))
+    if best is not None:
+        detail = f"{number(best.before)} to {number(best.after)}, {best.confidence} confidence"
+        made.append(Tile("Best step", best.action, detail))
+    return made
+
+
+def sections(forecast: Forecast) -> list[Section]:
+    """Every section of the report, in the order of reading."""
+    ridges = tuple(numbers.learning(forecast, ridge) for ridge in ("optimal", "zero"))
+    made = [
+        Section(
+            "network",
+            "Network",
+            tuple(say.network(forecast)),
+            ("depth_profile",),
+            (numbers.weights(forecast), numbers.layers(forecast), numbers.rules(forecast)),
+        ),
+        Section(
+            "task",
+            "Task",
+            tuple(say.task(forecast)),
+            ("spectrum", "target_power"),
+            (numbers.task(forecast), numbers.spectrum(forecast)),
+        ),
+        Section(
+            "learning-curve",
+            "Learning curve",
+            tuple(say.learning_curve(forecast)),
+            ("learning_curve", "accuracy_curve"),
+            ridges,
+        ),
+        Section(
+            "width",
+            "Width",
+            tuple(say.width(forecast)),
+            ("width_curve", "width_surface"),
+            (numbers.width(forecast), numbers.surface(forecast)),
+        ),
+        Section(
+            "overfitting",
+            "Ridge and overfitting",
+            tuple(say.overfitting(forecast)),
+            ("overfitting",),
+            (numbers.overfitting(forecast),),
+        ),
+        Section(
+            "training", "Training check", tuple(say.training(forecast)), ("training",), (numbers.training(forecast),)
+        ),
+        Section("advice", "Advice", tuple(say.advice(forecast)), ("advice",), (numbers.advice(forecast),)),
+        _how(forecast),
+    ]
+    return [_without_empty(section) for section in made]
+
+
+def _how(forecast: Forecast) -> Section:
+    return Section(
+        "method",
+        "How this was computed",
+        (say.trust(forecast), say.kernel(forecast), *say.CONVENTIONS),
+        (),
+        (
+            numbers.mapping("Data", forecast.data),
+            numbers.mapping("Settings", forecast.settings),
+            numbers.seconds(forecast),
+        ),
+        forecast.notes,
+    )
+
+
+def _without_empty(section: Section) -> Section:
+    kept = tuple(table for table in section.tables if table.rows)
+    return Section(section.id, section.title, tuple(filter(None, section.words)), section.figures, kept, section.notes)
