@@ -1,0 +1,266 @@
+"""`infinite`: the exact kernels of a program whose widths go to infinity."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from widthwise.core import DataError, UnsupportedOperation, Value, available_bytes, progress
+from widthwise.kernels import _rules_linear, _rules_norm, _rules_pointwise, _rules_shape  # noqa: F401 (registers rules)
+from widthwise.kernels._concrete import run_concrete
+from widthwise.kernels._fields import Concat, Field, Image, Local, Moved, Product, Sum
+from widthwise.kernels._lowering import Concrete, Lowering, Scales
+from widthwise.kernels._moments import Contribution, Evaluator
+from widthwise.program import Node, Program, Weight
+
+Parametrization = Literal["ntk", "plain", "standard"]
+
+TILE_BYTES = 1 << 28
+
+
+class KernelPair(NamedTuple):
+    """Both kernels of a network: ``nngp`` is E f f' over initialisations, ``ntk`` the tangent kernel, ``[n1, n2]``."""
+
+    nngp: Tensor
+    ntk: Tensor
+
+
+@dataclass(frozen=True)
+class CertificateRow(Value):
+    """How one node was read: ``exact``, ``quadrature`` (relative error), ``sampled`` (relative standard error) or
+    ``concrete`` (computed on the data itself, no random weight involved)."""
+
+    node: str
+    op: str
+    module_path: str
+    rule: str
+    error: float
+
+
+def contribution_of(parametrization: Parametrization) -> Contribution:
+    """What a trained weight's own term in the NTK is multiplied by.
+
+    ``ntk``: W = sigma w / sqrt(fan-in) with w trained: sigma^2 (constants at initialisation are not trained);
+    ``plain``: W' with W = W' / sqrt(fan-in) trained: 1; ``standard``: W itself trained: fan-in.
+    """
+    factors: dict[str, Callable[[float, int], float]] = {
+        "ntk": lambda variance, fan_in: variance,
+        "plain": lambda variance, fan_in: 1.0,
+        "standard": lambda variance, fan_in: float(fan_in),
+    }
+    if parametrization not in factors:
+        raise DataError(f"parametrization {parametrization!r} is not one of {', '.join(factors)}.")
+    factor = factors[parametrization]
+    return lambda weight, variance, fan_in: factor(variance, fan_in) if weight.value.requires_grad else 0.0
+
+
+class Limit:
+    """A network's infinite-width limit; call it on inputs to get its kernels. Made by `infinite`."""
+
+    def __init__(self, program: Program, lowering: Lowering, output: Field, parametrization: Parametrization) -> None:
+        self.program = program
+        self.parametrization = parametrization
+        self.output = output
+        self._lowering = lowering
+        self._contribution = contribution_of(parametrization)
+        self._errors: dict[int, float] = {}
+
+    @property
+    def certificate(self) -> tuple[CertificateRow, ...]:
+        """The rule that each node used, with the worst error met so far."""
+        rows = []
+        for node in self.program.nodes:
+            rule = self._lowering.rules.get(node.name)
+            if rule is not None:
+                rows.append(CertificateRow(node.name, node.op, node.module_path, rule, self._error(node)))
+        return tuple(rows)
+
+    def _error(self, node: Node) -> float:
+        value = self._lowering.values[node.name]
+        parts = value.parts if isinstance(value, Concat) else (value,)
+        return max((self._errors.get(id(part), 0.0) for part in parts), default=0.0)
+
+    def __call__(
+        self,
+        x1: Tensor,
+        x2: Tensor | None = None,
+        *,
+        dtype: torch.dtype = torch.float64,
+        show_progress: bool = False,
+    ) -> KernelPair:
+        """Both kernels between two sets of inputs.
+
+        Args:
+            x1: ``[n1, *input_shape]``.
+            x2: ``[n2, *input_shape]``; None means x1 again, and only half of the matrix is computed.
+            dtype: of the computation and the result.
+
+        Returns:
+            `KernelPair` of ``[n1, n2]`` matrices, per output; where the output has positions, their mean over equal
+            positions.
+        """
+        return KernelPair(*self._gram(x1, x2, ("nngp", "ntk"), self.output, dtype, show_progress))
+
+    def nngp(
+        self, x1: Tensor, x2: Tensor | None = None, *, dtype: torch.dtype = torch.float64
+    ) -> Float[Tensor, "n1 n2"]:
+        """The NNGP kernel alone."""
+        return self._gram(x1, x2, ("nngp",), self.output, dtype, False)[0]
+
+    @property
+    def features(self) -> Field | None:
+        """The field that the last matrix (the readout) contracts, None where the output is not a readout."""
+        readout = self._readout()
+        return readout.source if readout is not None else None
+
+    def feature_kernel(
+        self, x1: Tensor, x2: Tensor | None = None, *, dtype: torch.dtype = torch.float64, show_progress: bool = False
+    ) -> Float[Tensor, "n1 n2"]:
+        """Mean product of the features that enter the last linear layer: the limit of ``h h' / len(h)``.
+
+        Raises:
+            UnsupportedOperation: the output is not a linear readout.
+        """
+        readout = self._readout()
+        if readout is None:
+            raise UnsupportedOperation("output", "", "the network does not end in a linear readout")
+        unit = Product(readout.weight, 1.0, readout.contracted, readout.source, readout.contraction)
+        return self._gram(x1, x2, ("nngp",), unit, dtype, show_progress)[0]
+
+    def _readout(self) -> Product | None:
+        terms = self.output.terms if isinstance(self.output, Sum) else ((1.0, self.output),)
+        products = [term for _, term in terms if isinstance(term, Product)]
+        return products[0] if len(products) == 1 else None
+
+    def evaluator(
+        self, x1: Tensor, x2: Tensor | None, dtype: torch.dtype, contribution: Contribution | None = None
+    ) -> Evaluator:
+        """The recursion on one tile, for those who want the moments inside the network."""
+        data1 = self._data(x1)
+        data2 = data1 if x2 is None else self._data(x2)
+        return Evaluator((data1, data2), contribution or self._contribution, dtype=dtype, same=x2 is None)
+
+    def _data(self, x: Tensor) -> dict[str, Tensor]:
+        return run_concrete(self.program, self._lowering.concrete, {self.program.inputs[0]: x})
+
+    def _gram(
+        self, x1: Tensor, x2: Tensor | None, kinds: tuple[str, ...], field: Field, dtype: torch.dtype, show: bool
+    ) -> list[Tensor]:
+        for name, x in (("x1", x1), ("x2", x2)):
+            if x is not None and (x.dim() == 0 or x.shape[0] == 0):
+                raise DataError(f"{name} is empty; give at least one input.")
+            if x is not None and x.is_floating_point() and not bool(torch.isfinite(x).all()):
+                raise DataError(f"{name} holds values that are not finite; remove or replace them.")
+        n1, n2 = x1.shape[0], (x1 if x2 is None else x2).shape[0]
+        side = self.tile_side(field)
+        results = [torch.empty(n1, n2, dtype=dtype) for _ in kinds]
+        tiles = [(i, j) for i in range(0, n1, side) for j in range(0, n2, side) if x2 is not None or j >= i]
+        with progress("kernel tiles", len(tiles), show=show and len(tiles) > 1) as advance:
+            for i, j in tiles:
+                rows, columns = slice(i, min(i + side, n1)), slice(j, min(j + side, n2))
+                same = x2 is None and i == j
+                run = self.evaluator(x1[rows], None if same else (x1 if x2 is None else x2)[columns], dtype)
+                for kind, result in zip(kinds, results, strict=True):
+                    tile = self._tile(run, field, kind, rows.stop - i, columns.stop - j)
+                    result[rows, columns] = tile
+                    if x2 is None and not same:
+                        result[columns, rows] = tile.T
+                for key, error in run.errors.items():
+                    self._errors[key] = max(self._errors.get(key, 0.0), error)
+                advance(1)
+        return results
+
+    def _tile(self, run: Evaluator, field: Field, kind: str, rows: int, columns: int) -> Tensor:
+        evaluate = run.moment if kind == "nngp" else run.tangent
+        value = evaluate(field, field, "12", diagonal=True)
+        if value is None:
+            return torch.zeros(rows, columns, dtype=run.dtype)
+        return value.reshape(rows, columns, -1).mean(2)
+
+    def tile_side(self, field: Field) -> int:
+        """Inputs on a side of a tile, so that its arrays take a bounded amount of memory."""
+        numbers = sum(self._numbers(node) for node in self._fields())
+        budget = min(TILE_BYTES, available_bytes() // 4)
+        return int(max(1, min(1024, (budget / (8 * max(1, numbers))) ** 0.5)))
+
+    def _fields(self) -> list[Field]:
+        return [value for value in self._lowering.values.values() if isinstance(value, Field)]
+
+    def _numbers(self, field: Field) -> int:
+        """Numbers per pair of inputs that the recursion keeps for a field (moment, transforms, tangent)."""
+        sites = prod(field.positions)
+        return (4 if isinstance(field, (Image, Local)) else 2) * sites * (sites if self.needs_all_positions else 1)
+
+    @property
+    def needs_all_positions(self) -> bool:
+        """Whether some position map mixes positions, so that moments at all pairs of positions are needed."""
+        return any(rule_mixes(value) for value in self._lowering.values.values())
+
+
+def rule_mixes(value: object) -> bool:
+    """Whether a lowered value is a position map that is no copy of positions."""
+    parts = value.parts if isinstance(value, Concat) else (value,)
+    return any(isinstance(part, Moved) and not part.move.gathers for part in parts)
+
+
+def infinite(
+    program: Program,
+    parametrization: Parametrization = "ntk",
+    weight_std: float | dict[str, float] | None = None,
+    bias_std: float | dict[str, float] | None = None,
+) -> Limit:
+    """The infinite-width limit of a traced network: its NNGP and NTK, exact wherever a rule is exact.
+
+    Args:
+        program: from `widthwise.trace`.
+        parametrization: which tensor counts as trained: ``"ntk"`` (W = sigma w / sqrt(fan-in), w trained),
+            ``"plain"`` (sigma w trained) or ``"standard"`` (W trained, with the module's own fan-ins).
+        weight_std: sigma_w of the matrices (their entries have variance sigma_w^2 / fan-in); None reads it off the
+            module's own tensors. A dict gives it by pattern of the weight's name (as in `fnmatch`).
+        bias_std: the same for biases, whose entries have variance sigma_b^2.
+
+    Returns:
+        `Limit`: call it with inputs; its ``certificate`` says which rule each node used.
+
+    Raises:
+        UnsupportedOperation: a node on the way to the output has no rule; it is named with its module path.
+
+    The covariance recursion is that of Tensor Programs (arXiv:1902.04760; NTK: arXiv:2006.14548), under gradient
+    independence: no matrix may be used transposed in the forward pass, and the readout is used once.
+
+    >>> import torch, widthwise as ww
+    >>> net = torch.nn.Sequential(torch.nn.Linear(3, 64), torch.nn.ReLU(), torch.nn.Linear(64, 1))
+    >>> limit = ww.infinite(ww.trace(net, torch.randn(2, 3)), weight_std=1.0, bias_std=0.0)
+    >>> limit(torch.eye(3)).nngp.diagonal()  # sigma^2 |x|^2 / d / 2
+    tensor([0.1667, 0.1667, 0.1667], dtype=torch.float64)
+    """
+    lowering = Lowering(program, Scales(weight_std, bias_std))
+    lowering.run()
+    output = lowering.values[program.output]
+    if isinstance(output, Concrete):
+        raise UnsupportedOperation("output", "", "the output does not depend on any trained matrix")
+    if isinstance(output, Weight):
+        raise UnsupportedOperation("output", "", "the output is a parameter itself")
+    _check_gradient_independence(lowering, output)
+    return Limit(program, lowering, output, parametrization)
+
+
+def _check_gradient_independence(lowering: Lowering, output: Field) -> None:
+    """Refuse outputs for which the backward pass may not use fresh copies of the matrices (section 2.4)."""
+    if not output.gaussian:
+        node = lowering.program.node(lowering.program.output)
+        raise UnsupportedOperation(
+            node.op,
+            node.module_path,
+            "the output is not a linear readout, so that gradients depend on the forward pass",
+        )
+    terms = output.terms if isinstance(output, Sum) else ((1.0, output),)
+    readouts = {term.weight.name for _, term in terms if isinstance(term, Product)}
+    for value in lowering.values.values():
+        inner = value.source if isinstance(value, Product) else None
+        if isinstance(inner, Product) and inner.weight.name in readouts:
+            raise UnsupportedOperation("readout", "", "the readout matrix is also used inside the network")

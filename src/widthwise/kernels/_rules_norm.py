@@ -1,0 +1,91 @@
+"""Rules of normalisation layers, whose statistics become deterministic at infinite width."""
+
+from typing import Any
+
+import torch
+
+from widthwise.kernels._fields import Centred, Concat, Field, Normalised, Offset, blockwise, combine
+from widthwise.kernels._lowering import Lowered, Lowering, rule
+from widthwise.kernels._rules_pointwise import gain
+from widthwise.program import AxisKind, Node, Weight
+
+
+def _normalise(run: Lowering, node: Node, *, centre: bool, axes: Any, eps: float) -> Field:
+    source = run.field(node.args[0], node)
+    factors = [factor for axis in axes for factor in axis]
+    kinds = {factor.kind for factor in factors}
+    if not kinds & {AxisKind.WIDTH, AxisKind.FEATURE}:
+        raise run.refuse(node, "it normalises over positions only, which leaves a random scale at infinite width")
+    positions = sum(factor.kind is AxisKind.POSITION for factor in factors)
+    if positions not in (0, len(source.positions)):
+        raise run.refuse(node, "it normalises over some of the positions")
+    pooled = positions > 0
+    statistic = blockwise(lambda part: part, source)
+    if centre and not source.gaussian:
+        if isinstance(source, Concat):
+            raise run.refuse(node, "it centres a concatenation of blocks with different means")
+        statistic = Centred(source, pooled)
+    run.rules[node.name] = "exact"
+    if isinstance(statistic, Concat):
+        parts = tuple(Normalised(part, statistic, eps, pooled) for part in statistic.parts)
+        return Concat(parts, statistic.fractions)
+    return Normalised(statistic, statistic, eps, pooled)
+
+
+def _affine(run: Lowering, node: Node, field: Field, weight: Any, bias: Any) -> Field:
+    """Trained gain (one value at initialisation) and bias after a norm."""
+    for parameter, what in ((weight, "gain"), (bias, "bias")):
+        value = run.value(parameter)
+        if parameter is None:
+            continue
+        if not isinstance(value, Weight):
+            raise run.refuse(node, f"its {what} is not a parameter")
+        field = gain(run, node, value, field) if what == "gain" else run.with_bias(field, parameter, node)
+    return field
+
+
+@rule("aten.layer_norm.default")
+def layer_norm(run: Lowering, node: Node) -> Lowered:
+    count = len(node.args[1])
+    axes = run.axes(node.args[0])[-count:]
+    field = _normalise(run, node, centre=True, axes=axes, eps=run.arg(node, 4, "eps", 1e-5))
+    return _affine(run, node, field, run.arg(node, 2, "weight"), run.arg(node, 3, "bias"))
+
+
+@rule("aten.rms_norm.default")
+def rms_norm(run: Lowering, node: Node) -> Lowered:
+    count = len(node.args[1])
+    axes = run.axes(node.args[0])[-count:]
+    eps = run.arg(node, 3, "eps")
+    eps = torch.finfo(torch.float32).eps if eps is None else eps
+    field = _normalise(run, node, centre=False, axes=axes, eps=eps)
+    return _affine(run, node, field, run.arg(node, 2, "weight"), None)
+
+
+@rule("aten.group_norm.default")
+def group_norm(run: Lowering, node: Node) -> Lowered:
+    """Each group has many coordinates of the same law, so that its statistics are those of all coordinates."""
+    axes = run.axes(node.args[0])[1:]
+    if isinstance(run.value(node.args[0]), Concat):
+        raise run.refuse(node, "its groups cut through a concatenation")
+    field = _normalise(run, node, centre=True, axes=axes, eps=run.arg(node, 4, "eps", 1e-5))
+    return _affine(run, node, field, run.arg(node, 2, "weight"), run.arg(node, 3, "bias"))
+
+
+@rule("aten.batch_norm.default")
+def batch_norm(run: Lowering, node: Node) -> Lowered:
+    """Eval mode: a fixed affine map with the running statistics, the same for every channel at initialisation."""
+    source, weight, bias, mean, variance, training, _, eps = node.args[:8]
+    if training:
+        raise run.refuse(node, "batch norm in training mode has no exact rule yet; trace the module in eval mode")
+    statistics = [run.tensor(mean), run.tensor(variance)]
+    if any(tensor is None or not bool((tensor == tensor.reshape(-1)[0]).all()) for tensor in statistics):
+        raise run.refuse(node, "its running statistics differ between channels: the module is not at initialisation")
+    centre, spread = (float(tensor.reshape(-1)[0]) for tensor in statistics if tensor is not None)
+    scale = (spread + eps) ** -0.5
+    operand = run.field(source, node)
+    terms: list[tuple[float, Field]] = [(scale, operand)]
+    if centre:
+        terms.append((-scale * centre, Offset(None, 1.0, operand.positions)))
+    run.rules[node.name] = "exact"
+    return _affine(run, node, combine(terms), weight, bias)
