@@ -144,5 +144,5 @@ def _missing(path: Path) -> DataError:
     if not folder.is_dir():
         return DataError(f"{path} does not exist, nor does its folder {folder}; give another path.")
     near = difflib.get_close_matches(path.name, [item.name for item in folder.iterdir()], n=3)
-    hint = f"did you mean {' or '.join(near)}?" if near else "give another path."
-    return DataError(f"{path} does not exist in {folder.resolve()}; {hint}")
+    hint = f" (did you mean {' or '.join(near)}?)" if near else ""
+    return DataError(f"{path} does not exist in {folder.resolve()}{hint}; give another path.")

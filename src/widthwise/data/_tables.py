@@ -28,6 +28,8 @@ def read_npz(path: Path, name: str, target: str | None = None) -> Raw:
     Raises:
         DataError: the file is torn, holds objects (pickle), or lacks a key.
     """
+    if not zipfile.is_zipfile(path):
+        raise DataError(f"{path} is torn or not an .npz file; write it again with numpy.savez.")
     try:
         with np.load(path, allow_pickle=False) as stored:
             keys = {key.lower(): key for key in stored.files}
@@ -35,15 +37,13 @@ def read_npz(path: Path, name: str, target: str | None = None) -> Raw:
             found = [next((keys[key] for key in names if key in keys), None) for names in wanted]
             _require_keys(path, found, wanted, stored.files)
             arrays = [None if key is None else stored[key] for key in found]
-    except ValueError as error:
-        if "allow_pickle" in str(error) or "pickle" in str(error).lower():
+    except (OSError, EOFError, ValueError, KeyError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+        if "allow_pickle" in str(error):
             raise DataError(
                 f"{path} holds Python objects (pickle), which is refused because reading them can run code; "
                 "save plain numeric arrays."
             ) from error
-        raise DataError(f"{path} is not a readable .npz file ({error}); write it again with numpy.savez.") from error
-    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, KeyError, AttributeError) as error:
-        raise DataError(f"{path} is torn or not an .npz file ({error}); write it again with numpy.savez.") from error
+        raise DataError(f"{path} is torn ({type(error).__name__}); write it again with numpy.savez.") from error
     inputs, targets = as_array(arrays[0], f"the inputs in {path}"), as_array(arrays[1], f"the targets in {path}")
     test = None
     if arrays[2] is not None and arrays[3] is not None:

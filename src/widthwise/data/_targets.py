@@ -21,7 +21,7 @@ def encode_targets(raw: Raw, task: str | None) -> Encoded:
         DataError: wrong length, not finite, one class only, constant, or not fit for `task`.
     """
     if task not in (None, "classification", "regression"):
-        raise DataError(f"task {task!r} is not known; give 'classification', 'regression' or nothing.")
+        raise DataError(f"task {task!r} is not known; give 'classification' or 'regression', or leave it out.")
     train = _checked(raw.targets, len(raw.inputs), f"data set {raw.name}")
     test = None if raw.test is None else _checked(raw.test[1], len(raw.test[0]), f"the test part of {raw.name}")
     if task == "classification" or (task is None and (raw.classes is not None or _look_like_classes(train))):
