@@ -32,6 +32,9 @@ class AxesUnknown(Exception):
     """An argument has no known axes, so neither has the result."""
 
 
+_UNTAGGED = {f"aten.{name}" for name in ("__and__", "__or__", "__xor__", "where", "masked_fill", "clamp", "lerp")}
+
+
 @dataclass(frozen=True)
 class MatrixUse:
     """One contraction of a weight: the axes summed over and produced, and the fans with kernel taps."""
@@ -53,6 +56,7 @@ class Labels:
     weight_axes: dict[str, Axes] = field(default_factory=dict)
     matrices: dict[str, list[MatrixUse]] = field(default_factory=dict)
     looked_up: dict[str, MatrixUse] = field(default_factory=dict)
+    taps: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -181,14 +185,19 @@ def _sources(labels: Labels, node: Node) -> frozenset[str] | None:
 
 
 def _apply(labels: Labels, node: Node) -> Any:
-    rule = rule_of(node)
-    if rule is None:
-        return None
+    """Axes of the result; new factors marked unknown where no rule gives them, so that later weights keep theirs."""
+    rule, shape = rule_of(node), labels.shapes[node.name]
     try:
-        axes = rule(Call(node, labels, arguments(node)))
+        axes = rule(Call(node, labels, arguments(node))) if rule is not None else None
     except (AxesUnknown, KeyError, IndexError, TypeError, ValueError, AttributeError, NotImplementedError):
-        return None
-    return axes if _fits(labels, axes, labels.shapes[node.name]) else None
+        axes = None
+    return axes if _fits(labels, axes, shape) else _unknown(labels, shape)
+
+
+def _unknown(labels: Labels, shape: Any) -> Any:
+    if isinstance(shape, list):
+        return [_unknown(labels, one) for one in shape]
+    return None if shape is None else tuple(labels.factors.fresh(size, "unknown") for size in shape)
 
 
 def rule_of(node: Node) -> Rule | None:
@@ -198,7 +207,7 @@ def rule_of(node: Node) -> Rule | None:
         if name in RULES:
             return RULES[name]
     tags = getattr(node.target, "tags", ())
-    return pointwise if torch.Tag.pointwise in tags else None
+    return pointwise if torch.Tag.pointwise in tags or packet in _UNTAGGED else None
 
 
 def _fits(labels: Labels, axes: Any, shape: Any) -> bool:

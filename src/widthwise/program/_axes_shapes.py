@@ -147,7 +147,7 @@ def _shrunk(call: Call, shape: Sequence[int]) -> Axes:
     return tuple(_part(call, axis, size) for axis, size in zip(call.first, shape, strict=True))
 
 
-@axis_rule("aten.slice", "aten.narrow", "aten.pad", "aten.constant_pad_nd", "aten.unfold")
+@axis_rule("aten.slice", "aten.narrow", "aten.diff", "aten.pad", "aten.constant_pad_nd", "aten.unfold")
 @axis_rule("aten.reflection_pad1d", "aten.reflection_pad2d", "aten.replication_pad1d", "aten.replication_pad2d")
 def _slice(call: Call) -> Axes:
     if len(call.shape) != len(call.first):

@@ -23,16 +23,11 @@ def _linear(call: Call) -> Axes:
     weight = call.axes("weight")
     if call.has("bias"):
         call.factors.unify(weight[0], call.axes("bias")[-1])
-    if not call.is_trained(call["weight"]):
-        data = call.axes("input")
+    data = call.axes("input")
+    if call.is_trained(call["weight"]):
+        _apply_weight(call, call["weight"], [(data[-1], weight[-1])], weight[:-1], 1)
+    else:
         call.factors.unify(data[-1], weight[-1])
-        return (*data[:-1], *weight[:-1])
-    try:
-        data = call.axes("input")
-    except AxesUnknown:
-        _apply_weight(call, call["weight"], [(weight[-1], weight[-1])], weight[:-1], 1)
-        raise
-    _apply_weight(call, call["weight"], [(data[-1], weight[-1])], weight[:-1], 1)
     return (*data[:-1], *weight[:-1])
 
 
@@ -122,6 +117,7 @@ def _convolve(call: Call, transposed: bool) -> Axes:
     if call.is_trained(call["weight"]):
         if groups > 1 and not inner:
             factors.flag(outer, "made")
+            call.labels.taps.update(dict.fromkeys(call.labels.sources[call["weight"].name] or (), taps))
         else:
             _apply_weight(call, call["weight"], [(data_inner, inner)], [outer], taps)
     kept = _same_positions(call, weight)

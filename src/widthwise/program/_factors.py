@@ -12,7 +12,7 @@ class Factors:
 
     A factor can turn out to be the same as another (`unify`) or to consist of an outer and an inner part (`split`);
     whoever holds its id sees that through `leaves`. Flags say where a factor comes from and what happens to it;
-    parts inherit them and merged factors pool them.
+    parts inherit them and merged factors pool them (all but "unknown", which one known side ends).
     """
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class Factors:
         if not new or not origin:
             return new
         pooled = set().union(*(self.flags[leaf] for leaf in origin))
-        kept = {"made"} if "made" in pooled else pooled & {"batch", "input", "spatial", "param"}
+        kept = {"made"} if "made" in pooled else pooled & {"batch", "input", "spatial", "param", "unknown"}
         self.flag(new, *kept)
         self.links.append((new, origin))
         return new
@@ -84,7 +84,8 @@ class Factors:
             small, large = sorted((self.sizes[a], self.sizes[b]))
             if small == large:
                 self._same_as[b] = a
-                self.flags[a].update(self.flags[b])
+                unknown = {"unknown"} & self.flags[a] & self.flags[b]
+                self.flags[a] = (self.flags[a] | self.flags[b]) - {"unknown"} | unknown
             elif small == 0 or large % small:
                 return False
             else:

@@ -122,6 +122,8 @@ def _operation(graph: Graph, body: fx.GraphModule, node: fx.Node, values: dict[f
         return _read_body(graph, inner, dict(zip(places, operands, strict=True)), f"{prefix}{node.name}_")
     if called == "getitem" and isinstance(args[0], list):
         return args[0][args[1]]
+    if called.startswith("aten._assert") and not node.users:
+        return None
     shape = _shape(node.meta.get("val"))
     plain = shape if isinstance(shape, tuple) else None
     name = prefix + node.name

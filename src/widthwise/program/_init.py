@@ -12,7 +12,7 @@ from torch import Tensor, nn
 _ERRORS = 4.0  # standard errors allowed for mean and standard deviation
 _KOLMOGOROV = 2.28  # sqrt(n) D that a true law exceeds as rarely as four standard errors
 _SAMPLE = 100_000  # entries that the distribution test looks at
-_ENOUGH = 64  # entries from which a rule can be told without knowing the module's own
+_ENOUGH = 1024  # entries from which a rule can be told without knowing the module's own: std within 9 %
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def recognise(value: Tensor, owner: nn.Module, name: str, config: Any = None) ->
 
     The default of the owning module's type is tried first, then the initial scale in a `transformers` config, then
     the common rules (LeCun, He, Glorot, normal 0.02 and 1). A common rule counts only where the tensor has at least
-    64 entries and all rules that agree have one standard deviation.
+    1024 entries and all rules that agree have one standard deviation.
 
     Args:
         value: the parameter.
@@ -84,7 +84,7 @@ def recognise(value: Tensor, owner: nn.Module, name: str, config: Any = None) ->
     if entries.numel() >= _ENOUGH:
         fitting = [law for law in _common(value, owner) if law.fits(entries)]
         if fitting and max(law.std for law in fitting) <= (1 + 1e-9) * min(law.std for law in fitting):
-            return Init(fitting[0].mean, fitting[0].std, fitting[0].source)
+            return Init(0.0, fitting[0].std, " = ".join(law.source for law in fitting))
     return Init(entries.mean().item(), entries.std(correction=0).item(), "measured")
 
 
@@ -113,20 +113,23 @@ def _fans(shape: tuple[int, ...]) -> tuple[int, int]:
 
 def _defaults(value: Tensor, owner: nn.Module, name: str) -> Iterator[Law]:
     """What the constructor of the module's type draws from (see the `torch.nn` documentation)."""
-    label = f"nn.{type(owner).__name__} default"
     if isinstance(owner, (nn.Linear, nn.modules.conv._ConvNd)) and isinstance(owner.weight, Tensor):
-        yield _uniform(label, 1 / sqrt(_fans(tuple(owner.weight.shape))[0]))
+        known = nn.Linear if isinstance(owner, nn.Linear) else type(owner)
+        yield _uniform(_default(known), 1 / sqrt(_fans(tuple(owner.weight.shape))[0]))
     elif isinstance(owner, (nn.Embedding, nn.EmbeddingBag)):
-        yield Law(label, "normal", 1.0)
-    elif isinstance(owner, nn.RNNBase | nn.RNNCellBase):
-        yield _uniform(label, 1 / sqrt(owner.hidden_size))
+        yield Law("nn.Embedding default", "normal", 1.0)
+    elif isinstance(owner, (nn.RNNBase, nn.RNNCellBase)):
+        yield _uniform(_default(type(owner)), 1 / sqrt(owner.hidden_size))
     elif isinstance(owner, nn.Bilinear):
-        yield _uniform(label, 1 / sqrt(owner.in1_features))
-    elif isinstance(owner, nn.MultiheadAttention):
-        if value.dim() == 2:
-            yield _uniform(label, sqrt(6 / sum(value.shape)))
-        elif name.startswith("bias_"):
-            yield Law(label, "normal", sqrt(2 / sum(_fans(tuple(value.shape)))))
+        yield _uniform(_default(nn.Bilinear), 1 / sqrt(owner.in1_features))
+    elif isinstance(owner, nn.MultiheadAttention) and value.dim() == 2:
+        yield _uniform(_default(nn.MultiheadAttention), sqrt(6 / sum(value.shape)))
+    elif isinstance(owner, nn.MultiheadAttention) and name.startswith("bias_"):
+        yield Law(_default(nn.MultiheadAttention), "normal", sqrt(2 / sum(_fans(tuple(value.shape)))))
+
+
+def _default(module_type: type[nn.Module]) -> str:
+    return f"nn.{module_type.__name__} default"
 
 
 def _configured(config: Any) -> Iterator[Law]:
@@ -143,7 +146,7 @@ def _configured(config: Any) -> Iterator[Law]:
 def _common(value: Tensor, owner: nn.Module) -> list[Law]:
     """Rules of `torch.nn.init` and of widely used models that do not follow the module's default."""
     laws = [Law("normal, std 0.02", "normal", 0.02), Law("normal, std 1", "normal", 1.0)]
-    if value.dim() < 2:
+    if value.dim() < 2 or isinstance(owner, (nn.Embedding, nn.EmbeddingBag)):
         return laws
     fan_in, fan_out = _fans(tuple(value.shape))
     if type(owner).__name__ == "Conv1D":  # transformers' transposed linear layer

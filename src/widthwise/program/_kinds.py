@@ -39,6 +39,12 @@ def axes_of(labels: Labels, axes: Axes, known: Mapping[int, Factor]) -> tuple[Ax
     return tuple(tuple(known[leaf] for leaf in labels.factors.leaves(axis)) for axis in axes)
 
 
+def is_unknown(labels: Labels, axes: Axes) -> bool:
+    """Whether an axis goes back to an operation without a rule."""
+    factors = labels.factors
+    return any("unknown" in factors.flags[leaf] for axis in axes for leaf in factors.leaves(axis))
+
+
 def _all_axes(labels: Labels) -> Iterable[Axes]:
     for axes in (*labels.axes.values(), *labels.weight_axes.values()):
         yield from (one for one in (axes if isinstance(axes, list) else [axes]) if one is not None)

@@ -12,7 +12,7 @@ from widthwise.core import ModelError, TraceError
 from widthwise.program._axes import Labels, label
 from widthwise.program._export import at_least_two, export, split_examples
 from widthwise.program._graph import Graph, inputs_of, read_graph
-from widthwise.program._kinds import axes_of, resolve
+from widthwise.program._kinds import axes_of, is_unknown, resolve
 from widthwise.program._program import Program
 from widthwise.program._types import Factor, Node
 from widthwise.program._weights import read_weights
@@ -74,7 +74,9 @@ def _check_module(module: Any) -> None:
 
 def _labelled(node: Node, labels: Labels, known: Mapping[int, Factor]) -> Node:
     axes = labels.axes[node.name]
-    return node if axes is None or isinstance(axes, list) else replace(node, axes=axes_of(labels, axes, known))
+    if axes is None or isinstance(axes, list) or is_unknown(labels, axes):
+        return node
+    return replace(node, axes=axes_of(labels, axes, known))
 
 
 def _sizes_in(graph: Graph, labels: Labels, other: Graph) -> dict[int, int]:

@@ -66,7 +66,8 @@ def _count_uses(nodes: Sequence[Node]) -> dict[str, int]:
 def _role_and_fans(
     name: str, labels: Labels, known: Mapping[int, Factor], shape: tuple[int, ...]
 ) -> tuple[Role, int, int]:
-    """Role and fans; a look-up is of one row, a vector is a matrix with one input."""
+    """Role and fans; a look-up is of one row, a vector is a matrix with one input (or the taps of
+    a depthwise kernel)."""
     if name in labels.looked_up:
         use = labels.looked_up[name]
         return Role.EMBEDDING, use.fan_in, use.fan_out
@@ -75,8 +76,9 @@ def _role_and_fans(
         use = matrices[0]
         return _matrix_role(use, labels, known), use.fan_in, use.fan_out
     axes = labels.weight_axes.get(name, ())
-    widths = [size for axis in axes for size in _widths(axis, labels, known)]
-    return (Role.VECTOR, 1, prod(widths)) if widths else (Role.FINITE, 1, prod(shape))
+    taps = labels.taps.get(name, 1)
+    growing = [labels.factors.size(axis) for axis in axes if _widths(axis, labels, known)]
+    return (Role.VECTOR, taps, prod(growing)) if growing else (Role.FINITE, taps, prod(shape))
 
 
 def _matrix_role(use: MatrixUse, labels: Labels, known: Mapping[int, Factor]) -> Role:
