@@ -33,10 +33,15 @@ class Field:
 
 @dataclass(frozen=True, eq=False)
 class Inputs(Field):
-    """Concrete data with a finite feature axis: the moment of two inputs is their inner product over features."""
+    """Concrete data with a finite feature axis: the moment of two inputs is their mean product over features.
+
+    Attributes:
+        node: name of the data node.
+        read: its tensor to ``[n, prod(positions), features]`` (patches, where a convolution reads it).
+    """
 
     node: str
-    contracted: tuple[int, ...]  # axes of the tensor that hold features
+    read: Callable[[Tensor], Tensor]
     positions: Sizes
 
 

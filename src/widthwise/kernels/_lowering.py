@@ -6,6 +6,7 @@ Rules live in the ``_rules_*.py`` files and register themselves by operation nam
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from math import prod
 from typing import Any
 
 import torch
@@ -198,8 +199,13 @@ class Lowering:
         axes = self.axes(argument)
         if not axes or not any(factor.kind is AxisKind.BATCH for factor in axes[0]):
             raise self.refuse(node, "its data operand has no batch axis in front")
-        kept = [axis for i, axis in enumerate(axes) if i > 0 and i not in contracted]
-        return Inputs(argument.name, contracted, tuple(factor.size for axis in kept for factor in axis))
+        kept = [i for i in range(1, len(axes)) if i not in contracted]
+        positions = tuple(factor.size for i in kept for factor in axes[i])
+
+        def read(tensor: Tensor) -> Tensor:
+            return tensor.permute(0, *kept, *contracted).reshape(tensor.shape[0], prod(positions), -1)
+
+        return Inputs(argument.name, read, positions)
 
     def aligned(self, argument: Any, node: Node) -> Field:
         """An operand broadcast to the positions of the node's result."""

@@ -348,10 +348,7 @@ class Evaluator:
 
     def _features(self, u: Inputs, side: int) -> Tensor:
         """``[n, prod(P), features]``."""
-        x = self.data[side][u.node].to(self.dtype)
-        kept = [axis for axis in range(1, x.dim()) if axis not in u.contracted]
-        x = x.permute(0, *kept, *u.contracted)
-        return x.reshape(x.shape[0], prod(u.positions), -1)
+        return u.read(self.data[side][u.node].to(self.dtype))
 
     def _inner_product(self, u: Inputs, v: Inputs, pair: Pair, diagonal: bool) -> Tensor:
         left, right = self._sides(pair)

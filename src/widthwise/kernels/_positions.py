@@ -7,9 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from widthwise.kernels._fields import Contraction, Field, Move, Moved, Sizes, position_diagonal
-
-CONVOLUTIONS = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
+from widthwise.kernels._fields import Contraction, Field, Move, Moved, Sizes
 
 
 def pointwise(positions: Sizes) -> Contraction:
@@ -55,12 +53,13 @@ def convolved(
     )
     weight = 1.0 / prod(kernel)
     positions = tuple(size for size in out if size > 1)
-    pad = [amount for pair in reversed(padding) for amount in pair]
 
     def diagonal(moment: Tensor) -> Tensor:
-        taps = torch.full((1, 1, *kernel), weight, dtype=moment.dtype, device=moment.device)
-        padded = functional.pad(moment.reshape(-1, 1, *image), pad)
-        return CONVOLUTIONS[dims](padded, taps, stride=stride, dilation=dilation).reshape(-1, *positions)
+        value = moment.reshape(-1, *image)
+        for axis in range(dims):
+            windows = [(axis, tap * dilation[axis]) for tap in range(kernel[axis])]
+            value = _box_sum(value, windows, out[axis], stride[axis], padding[axis])
+        return (value * weight).reshape(-1, *positions)
 
     def full(moment: Tensor) -> Tensor:
         moment = moment.reshape(-1, *image, *image)
@@ -69,6 +68,33 @@ def convolved(
         return moment.reshape(-1, *positions, *positions)
 
     return Contraction(positions, diagonal, full, needs_diagonal_only=prod(out) == 1)
+
+
+def _box_sum(value: Tensor, windows: list[tuple[int, int]], size: int, stride: int, padding: tuple[int, int]) -> Tensor:
+    """Sum of shifted, strided windows along one axis, zero outside."""
+    axis = windows[0][0]
+    behind = value.dim() - 2 - axis
+    value = functional.pad(value, (0, 0) * behind + padding)
+    steps = [value.narrow(1 + axis, start, (size - 1) * stride + 1) for _, start in windows]
+    index = (slice(None),) * (1 + axis) + (slice(None, None, stride),)
+    total = steps[0][index].clone()
+    for step in steps[1:]:
+        total += step[index]
+    return total
+
+
+def patches(
+    tensor: Tensor, kernel: Sizes, stride: Sizes, padding: list[tuple[int, int]], dilation: Sizes
+) -> tuple[Tensor, Sizes]:
+    """What each filter position sees of ``[n, C, *image]``: ``[n, positions, C * taps]``, and the result's sizes."""
+    dims = len(kernel)
+    windows = functional.pad(tensor, [amount for pair in reversed(padding) for amount in pair])
+    for axis in range(dims):
+        span = dilation[axis] * (kernel[axis] - 1) + 1
+        windows = windows.unfold(2 + axis, span, stride[axis])[..., :: dilation[axis]]
+    sizes = tuple(windows.shape[2 : 2 + dims])
+    order = [0, *range(2, 2 + dims), 1, *range(2 + dims, 2 + 2 * dims)]
+    return windows.permute(order).reshape(tensor.shape[0], prod(sizes), -1), sizes
 
 
 def _joint_shift(
@@ -114,6 +140,3 @@ def broadcast(source: Field, positions: Sizes, present: tuple[bool, ...]) -> Fie
         return source
     shape = tuple(size if here else 1 for size, here in zip(positions, present, strict=True))
     return moved(source, positions, lambda m: m.reshape(-1, *shape).expand(m.shape[0], *positions), gathers=True)
-
-
-__all__ = ["broadcast", "convolved", "flattened", "moved", "pointwise", "position_diagonal", "reordered", "reshaped"]

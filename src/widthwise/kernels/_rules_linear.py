@@ -2,10 +2,13 @@
 
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from widthwise.core import UnsupportedOperation
-from widthwise.kernels._fields import Field, Product, Tokens
+from widthwise.kernels._fields import Field, Inputs, Product, Tokens
 from widthwise.kernels._lowering import Concrete, Lowered, Lowering, position_sizes, rule
-from widthwise.kernels._positions import convolved, flattened, pointwise
+from widthwise.kernels._positions import convolved, flattened, patches, pointwise
 from widthwise.program import AxisKind, Node, Ref, Weight, axis_size
 
 
@@ -84,10 +87,19 @@ def convolution(run: Lowering, node: Node) -> Lowered:
     axes = run.axes(operand)
     if len(axes) != dims + 2:
         raise run.refuse(node, "it is applied without a batch axis")
-    source = run.value(operand)
-    field: Field = run.inputs(operand, (1,), node) if isinstance(source, Concrete) else run.field(operand, node)
     image = tuple(axis_size(axis) for axis in axes[2:])
-    contraction = convolved(field.positions, image, kernel, stride, padding, dilation)
+    field: Field
+    if isinstance(run.value(operand), Concrete):
+        _, sizes = patches(torch.zeros(1, 1, *image, device="meta"), kernel, stride, padding, dilation)
+        positions = tuple(size for size in sizes if size > 1)
+
+        def read(tensor: Tensor) -> Tensor:
+            return patches(tensor, kernel, stride, padding, dilation)[0]
+
+        field, contraction = Inputs(operand.name, read, positions), pointwise(positions)
+    else:
+        field = run.field(operand, node)
+        contraction = convolved(field.positions, image, kernel, stride, padding, dilation)
     contracted = weight.shape[1]
     for taps in kernel:
         contracted *= taps
