@@ -13,10 +13,6 @@ from widthwise.data import NAMES, available, load
 from widthwise.data._idx import FASHION_MNIST, MNIST, PARTS, locate, parse_idx, read_idx_set
 
 
-def present(name: str) -> bool:
-    return next(entry.present for entry in available() if entry.name == name)
-
-
 def needs(name: str):
     entry = next(entry for entry in available() if entry.name == name)
     return pytest.mark.skipif(not entry.present, reason=f"{name} is not here: {entry.install}")
@@ -70,7 +66,8 @@ def test_mnist_has_the_published_counts_mean_and_deviation():
 
 
 @needs("mnist1d")
-def test_mnist1d_is_the_packages_own_set_and_leaves_global_generators_alone():
+@pytest.mark.parametrize("size", [400, pytest.param(4000, marks=pytest.mark.slow)])
+def test_mnist1d_is_the_packages_own_set_and_leaves_global_generators_alone(size):
     from mnist1d.data import get_dataset_args, make_dataset
 
     torch.manual_seed(5)
@@ -78,12 +75,14 @@ def test_mnist1d_is_the_packages_own_set_and_leaves_global_generators_alone():
     expected = torch.rand(1), np.random.rand()
     torch.manual_seed(5)
     np.random.seed(5)
-    data = load("mnist1d", standardise=None)
+    data = load(f"mnist1d:{size}" if size != 4000 else "mnist1d", standardise=None)
     assert (torch.rand(1), np.random.rand()) == expected
-    made = make_dataset(get_dataset_args())
+    arguments = get_dataset_args()
+    arguments.num_samples = size * 5 // 4
+    made = make_dataset(arguments)
     np.testing.assert_allclose(data.inputs[:, 0].numpy(), made["x"], atol=1e-6)
     np.testing.assert_array_equal(data.test.targets.numpy(), made["y_test"])
-    assert data.input_shape == (1, 40) and len(data.test) == 1000
+    assert data.input_shape == (1, 40) and len(data.test) == size // 4
 
 
 @needs("mnist1d")

@@ -115,6 +115,16 @@ def test_layouts(array, shape, dtype):
     assert data.input_shape == shape and data.inputs.dtype == dtype
 
 
+def test_tensors_keep_their_order_of_axes():
+    assert load((torch.randn(40, 6, 5, 3), LABELS)).input_shape == (6, 5, 3)
+    assert load((torch.randn(40, 16, 8, 1), LABELS)).input_shape == (16, 8, 1)
+
+
+def test_small_channels_last_images_are_seen_as_such():
+    assert load((images(shape=(4, 4, 3)), LABELS)).input_shape == (3, 4, 4)
+    assert load((images(shape=(3, 4, 4)), LABELS)).input_shape == (3, 4, 4)
+
+
 def test_channels_last_images_keep_their_pixels():
     pixels = images(shape=(6, 5, 3))
     data = load((pixels, LABELS), standardise=None)

@@ -124,6 +124,14 @@ def test_hugging_face_pictures_and_parts():
     torch.testing.assert_close(data.inputs[:, 0, 0, 0], 10 * torch.arange(6) / 255)
 
 
+def test_small_coloured_pictures_keep_their_channels():
+    pictures = [Image.new("RGB", (4, 4), (i, 100, 200)) for i in range(6)]
+    for source in (Columns(img=pictures, label=[0, 1] * 3), Pairs(pictures, [0, 1] * 3)):
+        data = load(source, standardise=None)
+        assert data.input_shape == (3, 4, 4)
+        torch.testing.assert_close(data.inputs[2, :, 3, 1] * 255, torch.tensor([2.0, 100, 200]))
+
+
 def test_hugging_face_tokens():
     tokens = [[1, 2, 3], [4, 5, 6], [7, 8, 9], [1, 1, 1]]
     data = load(Columns(input_ids=tokens, attention_mask=[[1] * 3] * 4, labels=[0, 1, 0, 1]))

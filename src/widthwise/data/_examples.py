@@ -3,10 +3,12 @@
 from typing import Any
 
 import numpy as np
+import torch
+from PIL import Image
 from torch.utils.data import Dataset
 
 from widthwise.core import DataError, progress
-from widthwise.data._raw import Raw, as_array
+from widthwise.data._raw import Raw, as_array, is_grey, picture
 
 
 def from_dataset(dataset: Dataset, chosen: np.ndarray | None = None) -> Raw:
@@ -21,10 +23,10 @@ def from_dataset(dataset: Dataset, chosen: np.ndarray | None = None) -> Raw:
     places = range(len(dataset)) if chosen is None else chosen.tolist()
     if len(places) == 0:
         raise DataError(f"data set {name} is empty; give at least two examples.")
-    inputs, targets = None, []
+    inputs, targets, in_order = None, [], False
     with progress(f"reading {name}", len(places)) as advance:
         for row, place in enumerate(places):
-            example, target = _pair(dataset, place, name)
+            example, target, in_order = _pair(dataset, place, name)
             if inputs is None:
                 inputs = np.empty((len(places), *example.shape), dtype=example.dtype)
             if example.shape != inputs.shape[1:]:
@@ -36,10 +38,12 @@ def from_dataset(dataset: Dataset, chosen: np.ndarray | None = None) -> Raw:
             targets.append(target)
             advance(1)
     labels = as_array(targets, f"the targets of {name}")
-    return Raw(name, inputs, labels, f"PyTorch data set {name}", _class_names(dataset, labels))
+    classes = _class_names(dataset, labels)
+    return Raw(name, inputs, labels, f"PyTorch data set {name}", classes, channels_first=in_order)
 
 
-def _pair(dataset: Any, place: int, name: str) -> tuple[np.ndarray, Any]:
+def _pair(dataset: Any, place: int, name: str) -> tuple[np.ndarray, Any, bool]:
+    """Input, target, and whether the axes of the input are surely in PyTorch's order."""
     try:
         example = dataset[place]
     except Exception as error:
@@ -49,7 +53,9 @@ def _pair(dataset: Any, place: int, name: str) -> tuple[np.ndarray, Any]:
     if not isinstance(example, tuple | list) or len(example) != 2:
         raise DataError(f"example {place} of {name} is a {type(example).__name__}, not a pair; return (input, target).")
     target = example[1] if isinstance(example[1], str) else as_array(example[1], f"target {place} of {name}")
-    return as_array(example[0], f"example {place} of {name}"), target
+    if isinstance(example[0], Image.Image):
+        return picture(example[0], not is_grey(example[0])), target, True
+    return as_array(example[0], f"example {place} of {name}"), target, isinstance(example[0], torch.Tensor)
 
 
 def _class_names(dataset: Any, labels: np.ndarray) -> tuple[str, ...] | None:

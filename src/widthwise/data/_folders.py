@@ -8,7 +8,7 @@ from PIL import Image
 
 from widthwise.core import DataError, progress, require_memory
 from widthwise.data._idx import is_idx_folder, read_idx_folder
-from widthwise.data._raw import Raw
+from widthwise.data._raw import Raw, is_grey, picture
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -31,9 +31,9 @@ def read_folder(folder: Path, name: str) -> Raw:
         if _class_folders(folder / "test"):
             held_out, held_labels, _ = read_images(folder / "test", classes)
             test = (held_out, held_labels)
-        return Raw(name, train, labels, f"images in {folder}", classes, test, kind="image")
+        return Raw(name, train, labels, f"images in {folder}", classes, test, kind="image", channels_first=True)
     images, labels, classes = read_images(folder)
-    return Raw(name, images, labels, f"images in {folder}", classes, kind="image")
+    return Raw(name, images, labels, f"images in {folder}", classes, kind="image", channels_first=True)
 
 
 def read_cifar10(folder: Path, name: str) -> Raw:
@@ -46,7 +46,8 @@ def read_cifar10(folder: Path, name: str) -> Raw:
     images, labels = (np.concatenate(parts) for parts in zip(*batches, strict=True))
     test_file = folder / "test_batch.bin"
     test = _cifar_batch(test_file) if test_file.is_file() else None
-    return Raw(name, images, labels, f"CIFAR-10 binary files in {folder}", CIFAR10_CLASSES, test, kind="image")
+    source = f"CIFAR-10 binary files in {folder}"
+    return Raw(name, images, labels, source, CIFAR10_CLASSES, test, kind="image", channels_first=True)
 
 
 def _cifar_batch(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -106,8 +107,7 @@ def read_images(folder: Path, classes: tuple[str, ...] | None = None) -> tuple[I
     images = np.empty((len(files), colour, *shape), dtype=np.uint8)
     with progress("reading images", len(files)) as advance:
         for i, (path, _) in enumerate(files):
-            pixels = _pixels(path, "RGB" if colour == 3 else "L")
-            images[i] = np.moveaxis(pixels, -1, 0) if colour == 3 else pixels
+            images[i] = _pixels(path, colour == 3)
             advance(1)
     return images, np.array([label for _, label in files], dtype=np.int64), classes
 
@@ -118,14 +118,14 @@ def _common_shape(paths: list[Path]) -> tuple[tuple[int, int], int]:
     for path in paths:
         try:
             with Image.open(path) as image:
-                size, mode = image.size, image.mode
+                size, mode, grey = image.size, image.mode, is_grey(image)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise _unreadable(path, error) from error
         if mode.startswith(("I", "F")):
             raise DataError(
                 f"image {path} has more than 8 bits per pixel (mode {mode}); save it with 8 bits per channel."
             )
-        colour = 1 if colour == 1 and mode in ("1", "L", "LA") else 3
+        colour = colour if grey else 3
         sizes.setdefault(size, path)
     if len(sizes) > 1:
         (first, _), (other, culprit) = list(sizes.items())[:2]
@@ -137,10 +137,10 @@ def _common_shape(paths: list[Path]) -> tuple[tuple[int, int], int]:
     return (height, width), colour
 
 
-def _pixels(path: Path, mode: str) -> np.ndarray:
+def _pixels(path: Path, colour: bool) -> UInt8[np.ndarray, "channels height width"]:
     try:
         with Image.open(path) as image:
-            return np.asarray(image.convert(mode))
+            return picture(image, colour)
     except (OSError, ValueError, SyntaxError) as error:
         raise _unreadable(path, error) from error
 

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from widthwise.core import DataError
-from widthwise.data._raw import Raw, as_array
+from widthwise.data._raw import Raw, as_array, is_grey, picture
 from widthwise.data._tables import TARGET_COLUMNS, target_column
 
 INSTALL = "pip install 'widthwise[huggingface]'"
@@ -55,26 +55,32 @@ def from_hugging_face(dataset: Any, *, name: str, target: str | None = None) -> 
         DataError: no usable column, text among the features, or no such target column.
     """
     if not isinstance(dataset, Mapping):
-        inputs, targets, classes, words = _convert(dataset, name, target)
-        return Raw(name, inputs, targets, f"Hugging Face data set {name}{words}", classes)
+        inputs, targets, classes, words, pictures = _convert(dataset, name, target)
+        source = f"Hugging Face data set {name}{words}"
+        return Raw(name, inputs, targets, source, classes, channels_first=pictures)
     if "train" not in dataset:
         raise DataError(f"{name} has no part called 'train' (its parts: {', '.join(dataset)}); load one and give it.")
-    inputs, targets, classes, words = _convert(dataset["train"], name, target)
+    inputs, targets, classes, words, pictures = _convert(dataset["train"], name, target)
     part = next((part for part in _HELD_OUT if part in dataset), None)
     test = None if part is None else _convert(dataset[part], f"{name} ({part})", target)[:2]
     held_out = "" if part is None else f", held-out part '{part}'"
-    return Raw(name, inputs, targets, f"Hugging Face data set {name}{words}{held_out}", classes, test)
+    source = f"Hugging Face data set {name}{words}{held_out}"
+    return Raw(name, inputs, targets, source, classes, test, channels_first=pictures)
 
 
-def _convert(dataset: Any, name: str, target: str | None) -> tuple[np.ndarray, np.ndarray, tuple[str, ...] | None, str]:
+_Converted = tuple[np.ndarray, np.ndarray, tuple[str, ...] | None, str, bool]
+
+
+def _convert(dataset: Any, name: str, target: str | None) -> _Converted:
+    """Inputs, targets, class names, words for the source, and whether the inputs are decoded pictures."""
     columns = list(dataset.column_names)
     if len(dataset) == 0 or len(columns) < 2:
         raise DataError(f"{name} has {len(dataset)} rows and columns {columns}; it needs rows, inputs and a target.")
     chosen = columns[target_column(columns, target or _likely_target(dataset, columns), name)]
     classes = getattr(dataset.features[chosen], "names", None)
     targets = as_array(list(dataset[chosen]), f"the targets of {name} (column {chosen!r})")
-    inputs, used = _inputs(dataset, [column for column in columns if column != chosen], name)
-    return inputs, targets, tuple(classes) if classes else None, f", inputs {used}, target {chosen!r}"
+    inputs, used, pictures = _inputs(dataset, [column for column in columns if column != chosen], name)
+    return inputs, targets, tuple(classes) if classes else None, f", inputs {used}, target {chosen!r}", pictures
 
 
 def _likely_target(dataset: Any, columns: list[str]) -> str | None:
@@ -86,7 +92,7 @@ def _likely_target(dataset: Any, columns: list[str]) -> str | None:
     return "labels" if "labels" in columns else None
 
 
-def _inputs(dataset: Any, columns: list[str], name: str) -> tuple[np.ndarray, str]:
+def _inputs(dataset: Any, columns: list[str], name: str) -> tuple[np.ndarray, str, bool]:
     first = dataset[0]
     images = [column for column in columns if isinstance(first[column], Image.Image)]
     single = images[0] if images else "input_ids" if "input_ids" in columns else None
@@ -94,7 +100,7 @@ def _inputs(dataset: Any, columns: list[str], name: str) -> tuple[np.ndarray, st
         lists = [column for column in columns if isinstance(first[column], list | tuple | np.ndarray)]
         single = lists[0] if len(lists) == 1 and len(columns) == 1 else None
     if single is not None:
-        return _stacked(list(dataset[single]), single, name), repr(single)
+        return _stacked(list(dataset[single]), single, name), repr(single), bool(images)
     text = next((column for column in columns if not isinstance(first[column], int | float | None)), None)
     if text is not None:
         raise DataError(
@@ -102,13 +108,13 @@ def _inputs(dataset: Any, columns: list[str], name: str) -> tuple[np.ndarray, st
             "encode it as numbers (for text: tokenise into 'input_ids'), drop it, or name it as the target."
         )
     values = [np.asarray([np.nan if v is None else v for v in dataset[column]], dtype=float) for column in columns]
-    return np.stack(values, axis=1), "columns " + ", ".join(columns[:8])
+    return np.stack(values, axis=1), "columns " + ", ".join(columns[:8]), False
 
 
 def _stacked(values: list[Any], column: str, name: str) -> np.ndarray:
     if isinstance(values[0], Image.Image):
-        grey = all(value.mode in ("1", "L", "LA") for value in values)
-        values = [np.asarray(value.convert("L" if grey else "RGB")) for value in values]
+        colour = not all(is_grey(value) for value in values)
+        values = [picture(value, colour) for value in values]
     arrays = [np.asarray(value) for value in values]
     odd = next((i for i, array in enumerate(arrays) if array.shape != arrays[0].shape), None)
     if odd is not None:

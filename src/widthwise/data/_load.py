@@ -50,6 +50,7 @@ def load(
     Returns:
         Images as ``[samples, channels, height, width]``, sequences as ``[samples, channels, length]``, tables as
         ``[samples, features]``, all float32; token sequences (inputs of two axes and whole numbers) as int64.
+        Images in NumPy arrays may have their channels last; tensors are taken to be in PyTorch's order.
 
     Raises:
         DataError: the source is missing, torn, empty, not finite, of one class, or otherwise unusable.
@@ -92,7 +93,9 @@ def _length(dataset: Any) -> int:
 def _from_pair(source: Any) -> Raw:
     if len(source) != 2:
         raise DataError(f"{len(source)} arrays were given where a pair (inputs, targets) is needed; give two.")
-    return Raw("arrays", as_array(source[0], "the inputs"), as_array(source[1], "the targets"), "arrays in memory")
+    inputs, targets = as_array(source[0], "the inputs"), as_array(source[1], "the targets")
+    in_order = isinstance(source[0], torch.Tensor)
+    return Raw("arrays", inputs, targets, "arrays in memory", channels_first=in_order)
 
 
 def _from_data_set(data: DataSet, samples: int | None, seed: int, task: str | None, standardise: str | None) -> DataSet:
@@ -102,11 +105,12 @@ def _from_data_set(data: DataSet, samples: int | None, seed: int, task: str | No
             f"data set {data.name} is for {'classification' if data.is_classification else 'regression'} and "
             f"task={task!r} was asked for; leave task out or load it anew."
         )
-    test = None if data.test is None else (data.test.inputs.numpy(), data.test.targets.numpy())
+    inputs, targets = as_array(data.inputs, "the inputs"), as_array(data.targets, "the targets")
+    test = None
+    if data.test is not None:
+        test = as_array(data.test.inputs, "the test inputs"), as_array(data.test.targets, "the test targets")
     kind = "tokens" if not data.inputs.is_floating_point() else ("table" if data.inputs.ndim == 2 else "sequence")
-    raw = Raw(
-        data.name, data.inputs.numpy(), data.targets.numpy(), data.source, data.classes, test, kind, standardise=None
-    )
+    raw = Raw(data.name, inputs, targets, data.source, data.classes, test, kind, standardise=None)
     checked = prepare(raw, task=task, samples=None, standardise=standardise)
     if standardise in ("auto", None):
         checked = data

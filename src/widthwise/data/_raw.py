@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import UInt8
+from PIL import Image
 
 from widthwise.core import DataError
-
-_CHANNEL_COUNTS = (1, 3, 4)
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Raw:
         divisor: what brings pixels to [0, 1].
         standardise: what `load` does when it is not told: "global", "feature" or None.
         columns: names of the features of a table.
+        channels_first: whether the axes of images are known to be in PyTorch's order.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Raw:
     divisor: float = 1.0
     standardise: str | None = "auto"
     columns: tuple[str, ...] | None = None
+    channels_first: bool = False
 
 
 def as_array(values: Any, what: str) -> np.ndarray:
@@ -82,10 +84,10 @@ def canonical(raw: Raw) -> Raw:
             f"data set {raw.name} is empty (inputs of shape {raw.inputs.shape}); give at least two examples."
         )
     kind = raw.kind or _kind(raw.inputs)
-    inputs, note = _arrange(raw.inputs, kind)
+    inputs, note = _arrange(raw.inputs, kind, raw.channels_first)
     test = raw.test
     if test is not None:
-        test_inputs = _arrange(test[0], kind)[0] if test[0].ndim else test[0]
+        test_inputs = _arrange(test[0], kind, raw.channels_first)[0] if test[0].ndim else test[0]
         if test_inputs.ndim == 0 or len(test_inputs) == 0:
             raise DataError(f"the test part of {raw.name} is empty; leave it out or give examples.")
         if test_inputs.shape[1:] != inputs.shape[1:]:
@@ -107,10 +109,10 @@ def _kind(inputs: np.ndarray) -> str:
     return "tokens" if inputs.ndim == 2 and whole_numbers else "table"
 
 
-def _arrange(inputs: np.ndarray, kind: str) -> tuple[np.ndarray, str]:
+def _arrange(inputs: np.ndarray, kind: str, channels_first: bool) -> tuple[np.ndarray, str]:
     if kind == "image" and inputs.ndim == 3:
         return inputs[:, None], ""
-    if kind == "image" and inputs.ndim == 4 and _channels_last(inputs.shape):
+    if kind == "image" and inputs.ndim == 4 and not channels_first and _channels_last(inputs.shape):
         return np.moveaxis(inputs, -1, 1), "; channels moved from the last axis to the second"
     if kind == "table" and inputs.ndim == 1:
         return inputs[:, None], ""
@@ -118,4 +120,16 @@ def _arrange(inputs: np.ndarray, kind: str) -> tuple[np.ndarray, str]:
 
 
 def _channels_last(shape: tuple[int, ...]) -> bool:
-    return shape[-1] in _CHANNEL_COUNTS and shape[1] not in _CHANNEL_COUNTS
+    """NumPy images usually have their channels last: one, three or four, where the second axis cannot be that."""
+    return (shape[-1] in (1, 3) and shape[1] not in (1, 3)) or (shape[-1] == 4 and shape[1] not in (1, 3, 4))
+
+
+def picture(image: Image.Image, colour: bool) -> UInt8[np.ndarray, "channels height width"]:
+    """Pixels of a picture, with one channel (grey) or three."""
+    pixels = np.asarray(image.convert("RGB" if colour else "L"))
+    return np.moveaxis(pixels, -1, 0) if colour else pixels[None]
+
+
+def is_grey(image: Image.Image) -> bool:
+    """Whether one channel holds all of the picture."""
+    return image.mode in ("1", "L", "LA")
