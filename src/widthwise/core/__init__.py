@@ -9,6 +9,7 @@ from widthwise.core._errors import (
     UnsupportedOperation,
     WidthwiseError,
 )
+from widthwise.core._figure import Axis, Band, Bars, Figure, Guide, Heatmap, Line, Points, Series
 from widthwise.core._files import atomic_path, check_writable, write_text
 from widthwise.core._memory import available_bytes, require_memory
 from widthwise.core._progress import Advance, progress
@@ -17,10 +18,19 @@ from widthwise.core._values import Value, to_plain
 
 __all__ = [
     "Advance",
+    "Axis",
+    "Band",
+    "Bars",
     "DataError",
+    "Figure",
+    "Guide",
+    "Heatmap",
+    "Line",
     "ModelError",
     "OutputError",
+    "Points",
     "ResourceError",
+    "Series",
     "TraceError",
     "UnsupportedOperation",
     "Value",
