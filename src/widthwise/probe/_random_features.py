@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor, nn
 
-from widthwise.core import DataError, Value, generator, progress, seeded
+from widthwise.core import DataError, Value, generator, seeded
+from widthwise.core import progress as progress_bar
 from widthwise.probe._features import features
 
 
@@ -46,7 +47,7 @@ def random_feature_regression(
     ridges: Sequence[float],
     draws: int = 5,
     seed: int = 0,
-    show_progress: bool = True,
+    progress: bool = True,
 ) -> RandomFeatureTable:
     """Freeze a random network, train its last layer by ridge regression, and measure the test error.
 
@@ -64,7 +65,7 @@ def random_feature_regression(
         ridges: values of delta; 0 is ridgeless (minimum-norm) regression.
         draws: repetitions.
         seed: of weights and subsets.
-        show_progress: whether to show a bar.
+        progress: whether to show a bar.
 
     Raises:
         DataError: a size exceeds the pool, or a ridge is negative.
@@ -79,7 +80,7 @@ def random_feature_regression(
     _check(len(x_train), sizes, ridges, draws)
     errors = torch.empty(draws, len(widths), len(sizes), len(ridges), dtype=torch.float64)
     counts = [0] * len(widths)
-    with progress("random features", float(draws * len(widths)), show=show_progress) as advance:
+    with progress_bar("random features", float(draws * len(widths)), show=progress) as advance:
         for draw in range(draws):
             for w, width in enumerate(widths):
                 with seeded(seed, "random features", draw, width):
