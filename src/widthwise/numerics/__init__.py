@@ -6,6 +6,13 @@ from widthwise.numerics._activation import (
     ClosedForm,
     scaled,
 )
+from widthwise.numerics._fits import (
+    FitError,
+    OffsetPowerLawFit,
+    PowerLawFit,
+    fit_offset_power_law,
+    fit_power_law,
+)
 from widthwise.numerics._moments import (
     Moments,
     diagonal_moments,
@@ -13,6 +20,7 @@ from widthwise.numerics._moments import (
     mean_derivative,
     second_moments,
 )
+from widthwise.numerics._roots import RootError, solve_monotone
 from widthwise.numerics._table import (
     ACTIVATIONS,
     abrelu,
@@ -60,7 +68,11 @@ __all__ = [
     "Activation",
     "ActivationError",
     "ClosedForm",
+    "FitError",
     "Moments",
+    "OffsetPowerLawFit",
+    "PowerLawFit",
+    "RootError",
     "abrelu",
     "absolute",
     "celu",
@@ -69,6 +81,8 @@ __all__ = [
     "elu",
     "erf",
     "exp",
+    "fit_offset_power_law",
+    "fit_power_law",
     "gaussian",
     "gelu",
     "gelu_tanh",
@@ -100,6 +114,7 @@ __all__ = [
     "softplus",
     "softshrink",
     "softsign",
+    "solve_monotone",
     "step",
     "tanh",
     "tanhshrink",

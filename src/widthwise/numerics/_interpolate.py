@@ -1,7 +1,7 @@
-"""Many plane integrals at once: Chebyshev interpolation in the angle and, if they differ, the log variances."""
+"""Strongly correlated pairs: plane integrals one by one, or a Chebyshev surface where there are many of them."""
 
-from collections.abc import Callable
-from math import acos
+from dataclasses import dataclass
+from math import acos, log
 
 import torch
 from torch import Tensor
@@ -12,64 +12,89 @@ from widthwise.numerics._plane import in_the_plane, on_the_line
 DIRECT_ELEMENTS = 1500
 ANGLE_NODES = 28
 VARIANCE_NODES = (5, 9, 14)
-CHECKS = 32
 ELEMENTS = 1 << 14
+EXACT = 1 - 4e-16
+DIRECT_ERROR = 1e-12
+Ranges = tuple[tuple[float, float], ...]
 
 
-def near_line(
-    f: Activation, g: Activation, alpha: Tensor, beta: Tensor, rho: Tensor, tolerance: float
-) -> tuple[Tensor, Tensor, float]:
-    """E f(u) g(v), E f'(u) g'(v) and the relative error for a list of strongly correlated pairs.
+def near_line(f: Activation, g: Activation, alpha: Tensor, beta: Tensor, rho: Tensor) -> tuple[Tensor, Tensor]:
+    """E f(u) g(v) and E f'(u) g'(v) by quadrature; [m] standard deviations and correlations, float64."""
+    value, slope = torch.zeros_like(rho), torch.zeros_like(rho)
+    exact = rho.abs() >= EXACT
+    if exact.any():
+        triples = torch.stack([alpha[exact], beta[exact], rho[exact].sign()], dim=1)
+        distinct, place = torch.unique(triples, dim=0, return_inverse=True)
+        value[exact], slope[exact] = (t[place] for t in on_the_line(f, g, *distinct.unbind(1)))
+    if not exact.all():
+        value[~exact], slope[~exact] = in_the_plane(f, g, alpha[~exact], beta[~exact], rho[~exact])
+    return value, slope
 
-    Args:
-        alpha, beta, rho: [m] standard deviations and correlations, float64.
-        tolerance: at which to stop refining; the error returned is the one reached.
+
+@dataclass(frozen=True)
+class Surface:
+    """E f(u) g(v) and E f'(u) g'(v) for correlations of one sign, as a polynomial in log alpha, log beta and the angle.
+
+    Attributes:
+        ranges: the interval of each of the three.
+        cubes: Chebyshev coefficients, [nodes, nodes, nodes] for the value and for the derivative.
+        error: four times the largest relative difference from plane integrals at the sample it was fitted with.
     """
-    value, slope, error = torch.zeros_like(rho), torch.zeros_like(rho), 0.0
-    exact = rho.abs() >= 1 - 4e-16
-    for chosen, sign in ((exact, 0), (~exact & (rho > 0), 1), (~exact & (rho < 0), -1)):
-        if not chosen.any():
-            continue
-        part = (alpha[chosen], beta[chosen], rho[chosen])
-        if sign == 0:
-            found = (*_distinct(on_the_line, f, g, *part), 1e-13)
-        elif len(part[0]) <= DIRECT_ELEMENTS:
-            found = (*in_the_plane(f, g, *part), 1e-12)
-        else:
-            found = _interpolated(f, g, *part, tolerance)
-        value[chosen], slope[chosen], error = found[0], found[1], max(error, found[2])
-    return value, slope, error
+
+    ranges: Ranges
+    cubes: tuple[Tensor, Tensor]
+    error: float
+
+    @staticmethod
+    def fit(
+        f: Activation, g: Activation, sample: Tensor, ranges: tuple[tuple[float, float], ...], goal: float
+    ) -> "Surface":
+        """Refine until the error is below the goal or the nodes are used up.
+
+        Args:
+            sample: [3, k] alpha, beta and rho of one sign, against which to measure the error.
+            ranges: of alpha, beta and |rho|.
+        """
+        truth = torch.stack(near_line(f, g, *sample))
+        squares = [torch.stack(near_line(h, h, s, s, torch.ones_like(s))) for h, s in ((f, sample[0]), (g, sample[1]))]
+        size = (squares[0] * squares[1]).sqrt().clamp(min=1e-300)
+        box = (*((log(low), log(high)) for low, high in ranges[:2]), (0.0, acos(ranges[2][0])))
+        flat = [high - low < 1e-14 for low, high in box[:2]]
+        best: Surface | None = None
+        for nodes in VARIANCE_NODES:
+            counts = [1 if is_flat else nodes for is_flat in flat] + [ANGLE_NODES]
+            cubes = _cubes(f, g, box, counts, float(sample[2, 0].sign()))
+            now = Surface(box, cubes, 0.0)
+            error = 4 * float(((torch.stack(now(*sample)) - truth).abs() / size).max()) + DIRECT_ERROR
+            if best is None or error < best.error:
+                best = Surface(box, cubes, error)
+            if error < goal or all(flat):
+                break
+        assert best is not None
+        return best
+
+    def __call__(self, alpha: Tensor, beta: Tensor, rho: Tensor) -> tuple[Tensor, Tensor]:
+        """Value and derivative at [m] pairs inside the ranges."""
+        where = (alpha.log(), beta.log(), torch.arccos(rho.abs()))
+        value, slope = [], []
+        for start in range(0, len(rho), ELEMENTS):
+            cut = slice(start, start + ELEMENTS)
+            bases = [
+                _basis(x[cut], *bounds, n) for x, bounds, n in zip(where, self.ranges, self.cubes[0].shape, strict=True)
+            ]
+            for cube, results in zip(self.cubes, (value, slope), strict=True):
+                partial = (bases[2] @ cube.flatten(0, 1).T).reshape(-1, *cube.shape[:2])
+                results.append(torch.einsum("mab,ma,mb->m", partial, bases[0], bases[1]))
+        return torch.cat(value), torch.cat(slope)
 
 
-def _distinct(
-    rule: Callable[..., tuple[Tensor, Tensor]], f: Activation, g: Activation, alpha: Tensor, beta: Tensor, rho: Tensor
-) -> tuple[Tensor, Tensor]:
-    triples, place = torch.unique(torch.stack([alpha, beta, rho.sign()], dim=1), dim=0, return_inverse=True)
-    value, slope = rule(f, g, *triples.unbind(1))
-    return value[place], slope[place]
-
-
-def _interpolated(
-    f: Activation, g: Activation, alpha: Tensor, beta: Tensor, rho: Tensor, tolerance: float
-) -> tuple[Tensor, Tensor, float]:
-    checks = torch.linspace(0, len(rho) - 1, CHECKS).long().to(rho.device)
-    order = rho.abs().argsort()[checks]  # from the least to the most correlated
-    truth = torch.stack(in_the_plane(f, g, alpha[order], beta[order], rho[order]))
-    size = truth.abs().amax(dim=1, keepdim=True).clamp(min=1e-300)
-    best: tuple[Tensor, Tensor, float] | None = None
-    for nodes in VARIANCE_NODES:
-        found = torch.stack(_chebyshev(f, g, alpha, beta, rho, nodes))
-        error = 4 * float(((found[:, order] - truth).abs() / size).max()) + 1e-12
-        if best is None or error < best[2]:
-            best = (found[0], found[1], error)
-        if error < tolerance or (_flat(alpha) and _flat(beta)):
-            break
-    assert best is not None
-    return best
-
-
-def _flat(x: Tensor) -> bool:
-    return float(x.max() - x.min()) <= 1e-14 * float(x.max())
+def _cubes(f: Activation, g: Activation, box: tuple, counts: list[int], side: float) -> tuple[Tensor, Tensor]:
+    points, matrices = zip(*(_grid(*bounds, n) for bounds, n in zip(box, counts, strict=True)), strict=True)
+    mesh = torch.meshgrid(*points, indexing="ij")
+    log_alpha, log_beta, angle = (m.reshape(-1) for m in mesh)
+    tables = in_the_plane(f, g, log_alpha.exp(), log_beta.exp(), side * torch.cos(angle))
+    cubes = [torch.einsum("ijk,ai,bj,ck->abc", table.reshape(counts), *matrices) for table in tables]
+    return cubes[0], cubes[1]
 
 
 def _grid(low: float, high: float, nodes: int) -> tuple[Tensor, Tensor]:
@@ -84,30 +109,7 @@ def _grid(low: float, high: float, nodes: int) -> tuple[Tensor, Tensor]:
 def _basis(x: Tensor, low: float, high: float, nodes: int) -> Tensor:
     """[m, nodes] Chebyshev polynomials."""
     unit = torch.zeros_like(x) if high <= low else ((2 * x - low - high) / (high - low)).clamp(-1, 1)
-    return torch.cos(torch.arange(nodes).to(x) * torch.arccos(unit)[:, None])
-
-
-def _chebyshev(
-    f: Activation, g: Activation, alpha: Tensor, beta: Tensor, rho: Tensor, nodes: int
-) -> tuple[Tensor, Tensor]:
-    side = float(rho[0].sign())
-    theta = torch.arccos(rho.abs())
-    axes = []
-    for x, flat, count in ((alpha.log(), _flat(alpha), nodes), (beta.log(), _flat(beta), nodes), (theta, False, 0)):
-        low, high = (float(x.min()), float(x.max())) if count else (0.0, acos(float(rho.abs().min())))
-        axes.append((x, low, high, (1 if flat else count) or ANGLE_NODES))
-    points, matrices = zip(*(_grid(*axis[1:]) for axis in axes), strict=True)
-    mesh = torch.meshgrid(*points, indexing="ij")
-    s, t, angle = (m.reshape(-1).to(rho) for m in mesh)
-    tables = in_the_plane(f, g, s.exp(), t.exp(), side * torch.cos(angle))
-    results = []
-    for table in tables:
-        cube = torch.einsum("ijk,ai,bj,ck->abc", table.reshape(mesh[0].shape).cpu(), *matrices).to(rho)
-        results.append(torch.cat([_evaluate(cube, axes, start) for start in range(0, len(rho), ELEMENTS)]))
-    return results[0], results[1]
-
-
-def _evaluate(cube: Tensor, axes: list, start: int) -> Tensor:
-    first, second, third = (_basis(x[start : start + ELEMENTS], *rest) for x, *rest in axes)
-    partial = (third @ cube.flatten(0, 1).T).reshape(-1, *cube.shape[:2])
-    return torch.einsum("mab,ma,mb->m", partial, first, second)
+    columns = [torch.ones_like(unit), unit]
+    for _ in range(nodes - 2):
+        columns.append(2 * unit * columns[-1] - columns[-2])
+    return torch.stack(columns[:nodes], dim=1)

@@ -1,7 +1,6 @@
 """Gaussian expectations of activations: the V-transforms behind every infinite-width kernel."""
 
-import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -9,9 +8,9 @@ from torch import Tensor
 
 from widthwise.numerics._activation import Activation, ActivationError, ClosedForm
 from widthwise.numerics._hermite import TERMS, Line, line, mehler
-from widthwise.numerics._interpolate import near_line
+from widthwise.numerics._near import NearLine
+from widthwise.numerics._pairs import Pairs, pieces, take
 
-CPU_CHUNK, GPU_CHUNK = 1 << 16, 1 << 24
 GATHERED = 1 << 23
 
 
@@ -145,32 +144,12 @@ def _by_chunks(form: ClosedForm, a: Tensor, b: Tensor, c: Tensor) -> tuple[Tenso
         c = c + (torch.clamp(c, -limit, limit) - c).detach()
         return form.pair(a, b, c, a * b - c * c)
     value, slope = (torch.empty(shape, dtype=c.dtype, device=c.device) for _ in range(2))
-    for piece in pieces(shape, CPU_CHUNK if c.device.type == "cpu" else GPU_CHUNK):
+    for piece in pieces(shape, c.device):
         limit = take(alpha, piece) * take(beta, piece)
         inside = torch.clamp(take(c, piece), -limit, limit)
         gap = (limit - inside) * (limit + inside)
         value[piece], slope[piece] = form.pair(take(a, piece), take(b, piece), inside, gap)
     return value, slope
-
-
-def pieces(shape: torch.Size, limit: int) -> Iterator[tuple[slice, ...]]:
-    """Index tuples that cut an array of this shape into blocks of at most `limit` elements."""
-    axis, block = len(shape), 1
-    while axis and block * shape[axis - 1] <= limit:
-        axis -= 1
-        block *= shape[axis]
-    if not axis:
-        yield ()
-        return
-    rows = max(1, limit // max(block, 1))
-    cuts = [[slice(i, i + 1) for i in range(n)] for n in shape[: axis - 1]]
-    cuts.append([slice(i, i + rows) for i in range(0, shape[axis - 1], rows)])
-    yield from itertools.product(*cuts)
-
-
-def take(x: Tensor, piece: tuple[slice, ...]) -> Tensor:
-    """The part of a broadcastable tensor, with as many axes as the array, that belongs to a piece from `pieces`."""
-    return x[tuple(slice(None) if n == 1 else cut for n, cut in zip(x.shape, piece, strict=False))]
 
 
 def _at_distinct(f: Activation, a: Tensor, terms: int = 0) -> tuple[Line, Tensor]:
@@ -190,33 +169,19 @@ def _series(
     a, b, c = (t.reshape((1,) * (len(shape) - t.ndim) + t.shape) for t in (a, b, c))
     (left, at_a), (right, at_b) = _at_distinct(f, a, TERMS), _at_distinct(g, b, TERMS)
     remainder = (left.remainder() * right.remainder()).sqrt().amax(dim=0)
-    alpha, beta = _root(a), _root(b)
-
-    def correlation(piece: tuple[slice, ...]) -> Tensor:
-        scale = take(alpha, piece) * take(beta, piece)
-        positive = scale > 0
-        return torch.where(positive, take(c, piece) / torch.where(positive, scale, 1.0), 0.0).clamp(-1, 1)
-
-    limit = (CPU_CHUNK if c.device.type == "cpu" else GPU_CHUNK) // 2
-    blocks = list(pieces(shape, limit))
-    furthest = max(float(correlation(piece).detach().abs().max()) for piece in blocks)
+    pairs = Pairs(_root(a), _root(b), c, shape)
+    furthest = pairs.furthest()
     terms, reach = _terms(remainder, furthest, tolerance)
-    flow = torch.is_grad_enabled() and any(t.requires_grad for t in (a, b, c))
-    value, slope = (torch.zeros(shape, dtype=c.dtype, device=c.device) for _ in range(2))
-    error = max(left.error, right.error, float(remainder[terms]) * min(furthest, reach) ** terms)
     first, second = _gathered(left, at_a, terms), _gathered(right, at_b, terms)
-    for piece in blocks:
-        rho = correlation(piece).expand(value[piece].shape)
+    near = NearLine(f, g, pairs, reach, tolerance) if furthest > reach else None
+    value, slope = (torch.zeros(shape, dtype=c.dtype, device=c.device) for _ in range(2))
+    for piece in pairs.blocks():
+        rho = pairs.correlation(piece)
         one, two = first(piece), second(piece)
         block = [mehler(one[j], two[j], rho) for j in range(2)]
-        hard = rho.detach().abs() > reach
-        if hard.any():
-            lists = [t.expand(hard.shape)[hard] for t in (take(alpha, piece), take(beta, piece), rho)]
-            exact = _near_line(f, g, lists, tolerance, flow)
-            block = [whole.masked_scatter(hard, part) for whole, part in zip(block, exact[:2], strict=True)]
-            error = max(error, exact[2])
-        value[piece], slope[piece] = block
-    return value, slope, error
+        value[piece], slope[piece] = near.replaced(block, piece) if near else block
+    error = max(left.error, right.error, float(remainder[terms]) * min(furthest, reach) ** terms)
+    return value, slope, max(error, near.error if near else 0.0)
 
 
 def _gathered(found: Line, place: Tensor, terms: int) -> Callable[[tuple[slice, ...]], Tensor]:
@@ -236,25 +201,3 @@ def _terms(remainder: Tensor, furthest: float, tolerance: float) -> tuple[int, f
         return max(1, int(good[0])), 1.0
     left = max(float(remainder[-1]), 1e-300)
     return TERMS, min(1.0, (tolerance / 2 / left) ** (1 / TERMS))
-
-
-def _near_line(
-    f: Activation, g: Activation, lists: list[Tensor], tolerance: float, flow: bool
-) -> tuple[Tensor, Tensor, float]:
-    """As `near_line`; with gradients of the value from dV/dc = E f'g' and 2a dV/da = E u f' g - c E f' g'."""
-    fixed = [t.detach() for t in lists]
-    value, slope, error = near_line(f, g, *fixed, tolerance)
-    if flow:
-        (alpha, beta, rho), (s, t, r) = lists, fixed
-        by_alpha, by_beta = (
-            near_line(_times_slope(f), g, *fixed, tolerance)[0] / s,
-            near_line(f, _times_slope(g), *fixed, tolerance)[0] / t,
-        )
-        value = value + by_alpha * (alpha - s) + by_beta * (beta - t) + s * t * slope * (rho - r)
-    return value, slope, error
-
-
-def _times_slope(f: Activation) -> Activation:
-    """u f'(u), whose pairing with g gives the derivative of E f g by log sigma."""
-    product: Callable[[Tensor], Tensor] = lambda u: u * f.derivative(u)  # noqa: E731
-    return Activation(f"{f.name}:log-slope", product, f.derivative, f.kinks, scale=f.scale)
