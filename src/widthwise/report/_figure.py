@@ -9,9 +9,9 @@ from widthwise.core import Value
 Scale = Literal["linear", "log", "category"]
 Direction = Literal["vertical", "horizontal"]
 
-PALETTE = ("#0072B2", "#D55E00", "#00845F", "#AA4499", "#8A6A00", "#5B6FD0")
-"""Series colours, in order of their slot: told apart under the common colour blindnesses, and at least 3 to 1 against
-both the white and the dark background."""
+PALETTE = ("#0072B2", "#D55E00", "#00845F", "#AA4499", "#8A6A00", "#6B737D")
+"""Series colours, in order of their slot (the last is a neutral grey): told apart under the common colour
+blindnesses, and at least 3 to 1 against both the white and the dark background."""
 
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star")
 """Marker of each slot, so that colour is never the only difference."""
@@ -140,7 +140,8 @@ def extent(figure: Figure, which: Literal["x", "y"]) -> tuple[float, float]:
         margin = max(0.05 * (high - low), 0.04)
         return 10 ** (low - margin), 10 ** (high + margin)
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
-    margin = 0.05 * (high - low) or 0.5
+    labelled = any(isinstance(item, Bars) for item in figure.series)
+    margin = (0.12 if labelled else 0.05) * (high - low) or 0.5
     return low - (margin if low != 0 else 0), high + margin
 
 

@@ -115,7 +115,7 @@ def learning_curve(forecast: Forecast) -> Figure | None:
     return Figure(
         "Test error against number of examples",
         Axis("number of training examples", "log"),
-        Axis("test error (MSE, summed over outputs)", "log"),
+        Axis("test error (MSE)", "log"),
         tuple(series),
         "Lines: predicted; dashed with a lighter band: extrapolated beyond the sample. Bands: the prediction's own "
         "interval. Markers: kernel regression measured on held-out data, with one standard error.",
@@ -204,7 +204,7 @@ def width_curve(forecast: Forecast) -> Figure | None:
     return Figure(
         "Test error against width",
         Axis("width of the network", "log"),
-        Axis("test error (MSE, summed over outputs)", "log"),
+        Axis("test error (MSE)", "log"),
         (*_peak_guide(forecast), *series),
         "Only the last layer is trained. Lines: predicted; markers: measured with the module itself at that width, "
         "with "
@@ -266,11 +266,18 @@ def overfitting(forecast: Forecast) -> Figure | None:
     return Figure(
         "What fitting every label costs",
         Axis("number of training examples", "log"),
-        Axis("error at zero ridge / at optimal ridge"),
+        Axis("error at zero ridge / at optimal ridge", limits=_cost_limits(series)),
         tuple(series),
         "Ratio of the test error of interpolation (zero ridge) to the best that any ridge reaches. At 1, fitting every "
         "label costs nothing.",
     )
+
+
+def _cost_limits(series: list[Series]) -> tuple[float, float]:
+    """Room below 1 for the label of the sample's size."""
+    values = [y for item in series if isinstance(item, Line | Points) for y in item.y if math.isfinite(y)]
+    low, high = min([1.0, *values]), max([1.05, *values])
+    return low - 0.15 * (high - low), high + 0.08 * (high - low)
 
 
 def training(forecast: Forecast) -> Figure | None:
@@ -285,7 +292,7 @@ def training(forecast: Forecast) -> Figure | None:
     )
     return Figure(
         "The trained network beside the kernel's prediction",
-        Axis("test error (MSE, summed over outputs)"),
+        Axis("test error (MSE)"),
         Axis("", "category", names),
         (
             Bars("kernel's prediction", tuple(row.kernel_mse for row in rows), 0),
@@ -304,10 +311,10 @@ def advice(forecast: Forecast) -> Figure | None:
         return None
     return Figure(
         "Expected effect of each step",
-        Axis("test error (MSE, summed over outputs)"),
+        Axis("test error (MSE)"),
         Axis("", "category", tuple(row.action for row in rows)),
         (
-            Bars("now", tuple(row.before for row in rows), 4),
+            Bars("now", tuple(row.before for row in rows), 5),
             Bars("after", tuple(row.after for row in rows), 0),
         ),
         "Expected test error before and after each step, on its own.",

@@ -17,7 +17,7 @@ from widthwise.report._figure import Figure
 from widthwise.report._forecast_figures import figures
 from widthwise.report._plotly import to_plotly
 from widthwise.report._sections import sections, tiles
-from widthwise.report._words import headline
+from widthwise.report._words import size, title
 
 
 def write_html(forecast: Forecast, path: str | Path) -> Path:
@@ -32,8 +32,8 @@ def write_html(forecast: Forecast, path: str | Path) -> Path:
     drawn = figures(forecast)
     page = _environment().get_template("forecast.html.j2")
     text = page.render(
-        title=f"Forecast: {forecast.network.name} on {forecast.data.get('name', 'data')}",
-        headline=headline(forecast),
+        title=title(forecast),
+        size=size(forecast),
         tiles=tiles(forecast),
         sections=sections(forecast),
         figures=drawn,

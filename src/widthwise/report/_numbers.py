@@ -1,6 +1,7 @@
 """Numbers as a reader wants them: few significant digits, no NaN, thin grouping of thousands."""
 
 import math
+import textwrap
 
 MISSING = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
@@ -79,6 +80,17 @@ def shorten(text: str, most: int) -> str:
     if len(text) <= most:
         return text
     return "\N{HORIZONTAL ELLIPSIS}" + text[len(text) - most + 1 :].lstrip(".")
+
+
+def wrap(text: str, width: int = 20, most: int = 70) -> list[str]:
+    """Lines of about `width` characters, broken between words; a text longer than `most` loses its end.
+
+    >>> wrap("Double the data, to 8000 examples")
+    ['Double the data, to', '8000 examples']
+    """
+    if len(text) > most:
+        text = text[: most - 1] + "\N{HORIZONTAL ELLIPSIS}"
+    return textwrap.wrap(text, width) or [""]
 
 
 def _grouped(text: str) -> str:

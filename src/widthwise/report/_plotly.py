@@ -22,7 +22,7 @@ from widthwise.report._figure import (
     tick_label,
     ticks,
 )
-from widthwise.report._numbers import number, shorten
+from widthwise.report._numbers import number, shorten, wrap
 
 GUIDE = "#7A828C"
 """Reference lines and grid: legible on both backgrounds."""
@@ -71,7 +71,7 @@ def _height(figure: Figure) -> int:
 def _axis(figure: Figure, which: str) -> dict[str, Any]:
     axis = figure.x if which == "x" else figure.y
     common = {
-        "title": {"text": html.escape(axis.label), "standoff": 10},
+        "title": {"text": html.escape(axis.label), "standoff": 10, "font": {"size": 13}},
         "automargin": True,
         "fixedrange": True,
         "zeroline": False,
@@ -81,7 +81,7 @@ def _axis(figure: Figure, which: str) -> dict[str, Any]:
     if axis.scale == "category":
         places, labels = ticks(axis, 0, 0)
         span = [-0.5, len(axis.categories) - 0.5]
-        names = [_label(label, wrap=which == "y") for label in labels]
+        names = [_label(label, wrapped=which == "y") for label in labels]
         reverse = which == "y" and any(isinstance(item, Bars) for item in figure.series)
         return common | {"tickvals": places, "ticktext": names, "range": span[::-1] if reverse else span}
     low, high = extent(figure, which)
@@ -91,15 +91,8 @@ def _axis(figure: Figure, which: str) -> dict[str, Any]:
     return common | {"type": axis.scale, "range": limits, "tickvals": places, "ticktext": labels}
 
 
-def _label(text: str, wrap: bool) -> str:
-    if not wrap:
-        return html.escape(shorten(text, 22))
-    lines: list[str] = []
-    for word in shorten(text, 60).split():
-        if lines and len(lines[-1]) + len(word) < 20:
-            lines[-1] += " " + word
-        else:
-            lines.append(word)
+def _label(text: str, wrapped: bool) -> str:
+    lines = wrap(text) if wrapped else [shorten(text, 22)]
     return "<br>".join(html.escape(line) for line in lines)
 
 
@@ -171,7 +164,7 @@ def _band(item: Band, figure: Figure) -> dict[str, Any]:
         "x": [row[0] for row in there + back],
         "y": [row[1] for row in there] + [row[2] for row in back],
         "fill": "toself",
-        "fillcolor": _rgba(item.slot, 0.12 if item.light else 0.25),
+        "fillcolor": _rgba(item.slot, 0.18 if item.light else 0.32),
         "line": {"width": 0},
         "hoverinfo": "skip",
     }
@@ -198,7 +191,7 @@ def _heatmap(item: Heatmap, figure: Figure) -> dict[str, Any]:
     bar: dict[str, Any] = {
         "thickness": 12,
         "outlinewidth": 0,
-        "title": {"text": html.escape(item.label), "side": "right"},
+        "title": {"text": html.escape(item.label), "side": "right", "font": {"size": 13}},
     }
     if item.log and shown:
         places, labels = ticks(Axis("", "log"), 10 ** min(shown), 10 ** max(shown))
@@ -247,9 +240,9 @@ def _guide_label(guide: Guide, figure: Figure) -> dict[str, Any]:
         "xref": "x",
         "xanchor": anchor,
         "xshift": shift,
-        "y": 0.99,
+        "y": 0.01,
         "yref": "paper",
-        "yanchor": "top",
+        "yanchor": "bottom",
     }
 
 

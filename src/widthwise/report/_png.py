@@ -24,7 +24,7 @@ from widthwise.report._figure import (
     segments,
     ticks,
 )
-from widthwise.report._numbers import number, shorten
+from widthwise.report._numbers import number, shorten, wrap
 
 MARKERS = ("o", "s", "D", "^", "X", "*")
 INK, GRID, GUIDE = "#1B1F24", "#E3E6EA", "#7A828C"
@@ -46,7 +46,9 @@ def to_png(figure: Figure, path: str | Path, *, dpi: int = 150) -> Path:
         _draw(axes, item, figure, zorder=2 + place, rank=bars.index(item) if item in bars else 0, of=len(bars))
     handles, labels = axes.get_legend_handles_labels()
     if handles:
-        canvas.legend(handles, labels, loc="outside lower left", ncols=min(4, len(labels)), frameon=False, fontsize=9.5)
+        canvas.legend(
+            handles, labels, loc="outside lower left", ncols=3 if len(labels) > 4 else 4, frameon=False, fontsize=9.5
+        )
     with atomic_path(path) as temporary:
         canvas.savefig(
             temporary, dpi=dpi, format="png", metadata={"Title": figure.title, "Description": figure.caption}
@@ -80,7 +82,9 @@ def _scale(axes: Axes, figure: Figure, which: str) -> None:
     if axis.scale == "category":
         places, labels = ticks(axis, 0, 0)
         long = which == "x" and max((len(label) for label in labels), default=0) * len(labels) > 70
-        handle.set_ticks(places, [_plain(shorten(label, 26)) for label in labels])
+        handle.set_ticks(
+            places, [_plain(shorten(label, 26) if which == "x" else "\n".join(wrap(label))) for label in labels]
+        )
         if long:
             axes.tick_params(axis="x", rotation=38)
             for text in axes.get_xticklabels():
@@ -118,7 +122,7 @@ def _draw(axes: Axes, item: Any, figure: Figure, zorder: int, rank: int, of: int
         case Band():
             rows = segments(item.x, item.low, item.high, axes=(figure.x, figure.y, figure.y))
             x, low, high = ([row[place] for row in rows] for place in range(3))
-            opacity = 0.12 if item.light else 0.25
+            opacity = 0.18 if item.light else 0.32
             axes.fill_between(x, low, high, color=_colour(item.slot), alpha=opacity, linewidth=0, zorder=zorder)
         case Bars():
             _draw_bars(axes, item, zorder, rank, of)
@@ -192,7 +196,7 @@ def _draw_guide(axes: Axes, guide: Guide, figure: Figure) -> None:
     middle = math.sqrt(low * high) if log else (low + high) / 2
     side = "right" if guide.at > middle else "left"
     text = f"{label} " if side == "right" else f" {label}"
-    axes.text(guide.at, 0.985, text, transform=axes.get_xaxis_transform(), ha=side, va="top", fontsize=9, color=INK)
+    axes.text(guide.at, 0.015, text, transform=axes.get_xaxis_transform(), ha=side, va="bottom", fontsize=9, color=INK)
 
 
 def _colour(slot: int) -> str:

@@ -22,7 +22,7 @@ class Table:
     @property
     def long(self) -> bool:
         """Whether the page folds it away at first."""
-        return len(self.rows) > 8
+        return len(self.rows) > 12
 
 
 def table(title: str, columns: Sequence[str], kinds: str, rows: Sequence[tuple[str, ...]]) -> Table:

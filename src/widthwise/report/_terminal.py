@@ -16,10 +16,10 @@ from widthwise.report._tables import Table, table
 
 def summary(forecast: Forecast) -> Group:
     """The forecast in about fifty lines, for `rich.print`."""
-    parts: list[RenderableType] = [Text(words.headline(forecast), style="bold")]
+    parts: list[RenderableType] = [Text(f"{words.title(forecast)}: {words.size(forecast)}", style="bold")]
     parts += _block("Network", words.network(forecast))
     parts += _block("Task", words.task(forecast))
-    parts += _block("Learning curve", words.learning_curve(forecast), _learning(forecast))
+    parts += _block("Learning curve", [*words.learning_curve(forecast), *_star(forecast)], _learning(forecast))
     parts += _block("Width", words.width(forecast), tables.width(forecast))
     parts += _block("Ridge and overfitting", words.overfitting(forecast))
     parts += _block("Training check", words.training(forecast))
@@ -58,6 +58,11 @@ def _draw(numbers: Table) -> RichTable:
     return drawn
 
 
+def _star(forecast: Forecast) -> list[str]:
+    beyond = any(point.extrapolated for point in forecast.learning_curve)
+    return ["Sizes marked * are extrapolated beyond the sample."] if beyond else []
+
+
 def _learning(forecast: Forecast) -> Table:
     zero = {point.n: point for point in curve(forecast, "zero")}
     best = {point.n: point for point in curve(forecast, "optimal")}
@@ -74,7 +79,7 @@ def _learning_row(n: int, zero: LearningPoint | None, best: LearningPoint | None
     if accurate:
         cells.append(percent(best.predicted_accuracy) if best else MISSING)
     known = best or zero
-    return (*cells, "beyond P" if known is not None and known.extrapolated else "")
+    return (*cells, "*" if known is not None and known.extrapolated else "")
 
 
 def _predicted(point: LearningPoint | None) -> list[str]:

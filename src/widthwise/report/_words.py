@@ -19,12 +19,16 @@ VERDICT_WORDS = {
 }
 
 
-def headline(forecast: Forecast) -> str:
-    """One sentence on what was forecast."""
-    task, network = forecast.task, forecast.network
-    name = str(forecast.data.get("name", "the data"))
+def title(forecast: Forecast) -> str:
+    """The network and its data."""
+    return f"{forecast.network.name} on {forecast.data.get('name', 'the data')}"
+
+
+def size(forecast: Forecast) -> str:
+    """How many examples of what size."""
+    task = forecast.task
     return (
-        f"{network.name} on {name}: {count(task.samples)} examples with {count(task.inputs)} inputs and "
+        f"{count(task.samples)} examples with {count(task.inputs)} inputs and "
         f"{count(task.outputs)} {'output' if task.outputs == 1 else 'outputs'}, tested on {count(task.held_out)} held "
         f"out."
     )
@@ -35,7 +39,7 @@ def network(forecast: Forecast) -> list[str]:
     found = forecast.network
     tensors = len(found.weights)
     size = (
-        f"{found.name} has {count(found.parameters)} trained parameters in {count(tensors)} "
+        f"The network has {count(found.parameters)} trained parameters in {count(tensors)} "
         f"{'tensor' if tensors == 1 else 'tensors'}."
     )
     return [size, criticality(forecast), kernel(forecast)]
@@ -232,8 +236,8 @@ def training_row(row: TrainingRow) -> str:
     if abs(change) < 0.02:
         return f"{reached}: no gain or loss worth naming (within 2 %)."
     if change < 0:
-        return f"{reached}: learning features gained {percent(-change, 0)}."
-    return f"{reached}: it is {percent(change, 0)} worse than its kernel at this budget."
+        return f"{reached}: a gain of {percent(-change, 0)} from learning features."
+    return f"{reached}: a loss of {percent(change, 0)} against its kernel at this training budget."
 
 
 def advice(forecast: Forecast) -> list[str]:
@@ -270,7 +274,7 @@ CONVENTIONS = (
 
 
 def _times(ratio: float) -> str:
-    return "twice" if abs(ratio - 2) < 0.05 else f"{number(ratio, 2)} times"
+    return "twice" if abs(ratio - 2) < 0.05 else f"{ratio:.2g} times"
 
 
 def _sentence(text: str) -> str:

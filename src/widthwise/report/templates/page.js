@@ -5,6 +5,13 @@
   var charts = JSON.parse(document.getElementById("charts").textContent);
   var config = { displayModeBar: false, responsive: true, scrollZoom: false };
 
+  var heights = {};
+  Object.keys(charts).forEach(function (name) { heights[name] = charts[name].layout.height; });
+
+  function entries(traces) {
+    return traces.filter(function (trace) { return trace.showlegend; }).length;
+  }
+
   function scheme(printing) {
     var night = dark.matches && !printing;
     return {
@@ -14,7 +21,7 @@
     };
   }
 
-  function dress(layout, colours) {
+  function dress(name, layout, colours) {
     layout.font.color = colours.ink;
     layout.hoverlabel = { bgcolor: colours.hover, bordercolor: colours.grid, font: { color: colours.ink }, namelength: -1 };
     ["xaxis", "yaxis"].forEach(function (name) {
@@ -22,6 +29,7 @@
       layout[name].linecolor = colours.grid;
       layout[name].tickcolor = colours.grid;
     });
+    layout.height = heights[name] + (narrow.matches ? 17 * Math.max(0, entries(charts[name].data) - 2) : 0);
     layout.font.size = narrow.matches ? 11.5 : 13;
     layout.margin.l = narrow.matches ? 44 : 56;
     layout.margin.r = narrow.matches ? 6 : 14;
@@ -31,7 +39,7 @@
   function draw(printing) {
     Object.keys(charts).forEach(function (name) {
       var place = document.getElementById("chart-" + name);
-      if (place) { window.Plotly.react(place, charts[name].data, dress(charts[name].layout, scheme(printing)), config); }
+      if (place) { window.Plotly.react(place, charts[name].data, dress(name, charts[name].layout, scheme(printing)), config); }
     });
   }
 
