@@ -1,6 +1,19 @@
 """Program + inputs -> Gram matrices: the infinite-width limit and its finite stand-ins."""
 
+from widthwise.kernels._criticality import Susceptibility, susceptibility
 from widthwise.kernels._limit import CertificateRow, KernelPair, Limit, infinite
 from widthwise.kernels._lowering import RULES, rule
+from widthwise.kernels._monte_carlo import MonteCarloKernel, monte_carlo_kernel
 
-__all__ = ["RULES", "CertificateRow", "KernelPair", "Limit", "infinite", "rule"]
+__all__ = [
+    "RULES",
+    "CertificateRow",
+    "KernelPair",
+    "Limit",
+    "MonteCarloKernel",
+    "Susceptibility",
+    "infinite",
+    "monte_carlo_kernel",
+    "rule",
+    "susceptibility",
+]

@@ -183,11 +183,12 @@ class Limit:
 
     def tile_side(self, field: Field) -> int:
         """Inputs on a side of a tile, so that its arrays take a bounded amount of memory."""
-        numbers = sum(self._numbers(node) for node in self._fields())
+        numbers = sum(self._numbers(node) for node in self.fields())
         budget = min(TILE_BYTES, available_bytes() // 4)
         return int(max(1, min(1024, (budget / (8 * max(1, numbers))) ** 0.5)))
 
-    def _fields(self) -> list[Field]:
+    def fields(self) -> list[Field]:
+        """The random fields of the program, in its order."""
         return [value for value in self._lowering.values.values() if isinstance(value, Field)]
 
     def _numbers(self, field: Field) -> int:
