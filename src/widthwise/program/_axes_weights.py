@@ -243,7 +243,10 @@ def _recurrent(call: Call) -> list[Axes | None]:
         direction = call.fresh((directions,), "spatial")[0]
         hidden = _recurrent_layer(call, features, call["params"][layer * directions * per :], per, directions, gates)
         features = (*direction, *hidden)
+    initial = call["hx"] if isinstance(call["hx"], list) else [call["hx"]]
     state = (call.fresh(call.shape[1][:1], "spatial")[0], data[0 if call["batch_first"] else 1], hidden)
+    for given in initial:
+        broadcast(call.factors, [state, call.axes_of(given)])
     return [(*data[:-1], features), state, *([state] if gates == 4 else [])]
 
 

@@ -49,7 +49,7 @@ def read_graph(exported: ExportedProgram, module: nn.Module) -> Graph:
     given = [value for value, kind in zip(results, kinds, strict=True) if kind == OutputKind.USER_OUTPUT]
     graph.outputs = tuple(value.name for value in given if isinstance(value, Ref))
     graph.main_output = _main_output(graph, exported, given)
-    graph.nodes = _functional(graph.nodes)
+    graph.nodes = _functional(graph.nodes, graph.outputs)
     return graph
 
 
@@ -160,7 +160,7 @@ def _main_output(graph: Graph, exported: ExportedProgram, given: list[Any]) -> s
     return tensors[0] if tensors else ""
 
 
-def _functional(nodes: list[Node]) -> list[Node]:
+def _functional(nodes: list[Node], outputs: tuple[str, ...]) -> list[Node]:
     """Replace ``relu_`` by ``relu`` and the like where no later operation could see the difference."""
     last_use: dict[str, int] = {}
     group: dict[str, str] = {}
@@ -172,6 +172,7 @@ def _functional(nodes: list[Node]) -> list[Node]:
     family: dict[str, list[str]] = {}
     for name, head in group.items():
         family.setdefault(head, []).append(name)
+    last_use.update(dict.fromkeys(outputs, len(nodes)))
     order = {node.name: index for index, node in enumerate(nodes)}
     kinds = {node.name: node.kind for node in nodes}
 

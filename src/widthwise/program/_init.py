@@ -75,7 +75,7 @@ def recognise(value: Tensor, owner: nn.Module, name: str, config: Any = None) ->
     """
     if value.numel() == 0 or value.device.type == "meta" or not (value.is_floating_point() or value.is_complex()):
         return Init(float("nan"), float("nan"), "not initialised" if value.device.type == "meta" else "not floating")
-    entries = _entries(value, owner)
+    entries = _entries(value.detach(), owner)
     if bool((entries == entries[0]).all()) and entries.numel() + _default_is_constant(owner, name) > 1:
         return Init(entries[0].item(), 0.0, "constant")
     for law in (*_defaults(value, owner, name), *_configured(config)):
