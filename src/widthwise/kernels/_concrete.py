@@ -17,7 +17,7 @@ def run_concrete(program: Program, nodes: list[Node], inputs: dict[str, Tensor])
     Raises:
         ModelError: an input has another shape than the one that was traced.
     """
-    values: dict[str, Any] = {}
+    values: dict[str, Any] = dict(inputs)  # inputs stay first: they tell the batch size
     batch = next(iter(inputs.values())).shape[0]
     for node in program.nodes:
         if node.kind == "input":
