@@ -47,10 +47,16 @@ def tiles(forecast: Forecast) -> list[Tile]:
                 f"Test error at {here.n} examples", number(here.predicted_mse), "; ".join(filter(None, (right, share)))
             )
         )
-    if there is not None:
+    if here is not None and there is not None:
         right = f"; {percent(there.predicted_accuracy)} correct" if there.predicted_accuracy is not None else ""
         detail = interval(there.predicted_mse_low, there.predicted_mse_high) + right
-        made.append(Tile(f"At {there.n} examples", number(there.predicted_mse), detail))
+        made.append(
+            Tile(
+                "With twice the data" if there.n == 2 * here.n else f"Test error at {there.n} examples",
+                number(there.predicted_mse),
+                detail,
+            )
+        )
     exponents = f"beta {with_error(found.beta, found.beta_stderr)}"
     made.append(Tile("Exponents of the task", f"alpha {with_error(found.alpha, found.alpha_stderr)}", exponents))
     cost = f"fitting every label costs {number(forecast.overfitting.cost)} times the best error"

@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 
-from widthwise.forecast._types import Forecast, TrainingRow
+from widthwise.forecast._types import Forecast, LearningPoint, TrainingRow
 from widthwise.report._numbers import count, interval, number, percent, with_error
 from widthwise.report._select import Agreement, agreement, best_advice, curve, later, now, width_groups
 
@@ -75,10 +75,11 @@ def kernel(forecast: Forecast) -> str:
 def task(forecast: Forecast) -> list[str]:
     """Exponents, where the power lies, noise."""
     found = forecast.task
-    first = (
-        f"The kernel's eigenvalues fall like i^\N{MINUS SIGN}alpha with alpha = "
-        f"{with_error(found.alpha, found.alpha_stderr)}, "
-        f"the target's power like i^\N{MINUS SIGN}beta with beta = {with_error(found.beta, found.beta_stderr)}."
+    first = " ".join(
+        (
+            _exponent("The kernel's eigenvalues fall", "alpha", found.alpha, found.alpha_stderr),
+            _exponent("The target's power falls", "beta", found.beta, found.beta_stderr),
+        )
     )
     if math.isfinite(found.beta) and found.beta > 1:
         halving = 2 ** -(found.beta - 1)
@@ -87,6 +88,12 @@ def task(forecast: Forecast) -> list[str]:
             f"(n^\N{MINUS SIGN}(beta\N{MINUS SIGN}1))."
         )
     return [first, *_power(forecast), noise(forecast), *_noise_check(forecast)]
+
+
+def _exponent(what: str, name: str, value: float, error: float) -> str:
+    if not math.isfinite(value):
+        return f"{what} at a rate {name} that could not be estimated."
+    return f"{what} like i^\N{MINUS SIGN}{name} with {name} = {with_error(value, error)}."
 
 
 def _power(forecast: Forecast) -> list[str]:
@@ -115,7 +122,7 @@ def noise(forecast: Forecast) -> str:
 
 def _noise_check(forecast: Forecast) -> list[str]:
     found = forecast.task
-    if found.noise_error is None or not math.isfinite(found.noise_error):
+    if found.noise_error is None or not math.isfinite(found.noise_error) or not math.isfinite(found.alpha):
         return []
     measured = with_error(found.noise_error, found.noise_error_stderr)
     return [
@@ -139,9 +146,13 @@ def more_data(forecast: Forecast) -> str:
     verb = "fall" if there.predicted_mse < here.predicted_mse else "go"
     return (
         f"With {_times(there.n / here.n)} the data ({count(there.n)} examples) the test error should {verb} from "
-        f"{number(here.predicted_mse)} to {number(there.predicted_mse)} "
-        f"({interval(there.predicted_mse_low, there.predicted_mse_high)})."
+        f"{number(here.predicted_mse)} to {number(there.predicted_mse)}{_between(there)}."
     )
+
+
+def _between(point: LearningPoint) -> str:
+    low, high = point.predicted_mse_low, point.predicted_mse_high
+    return f" ({interval(low, high)})" if math.isfinite(low) and math.isfinite(high) else ""
 
 
 def _accuracy(forecast: Forecast) -> list[str]:
