@@ -31,8 +31,8 @@ test-all: $(VENV)/.test ## Run every test, the slow ones too
 	$(TEST) -m "slow or not slow"
 
 lint: $(VENV)/.lint ## Style, format, and the floors that imports keep to
-	$(BIN)/ruff check src tests benchmarks docs
-	$(BIN)/ruff format --check src tests benchmarks docs
+	$(BIN)/ruff check src tests benchmarks docs .ci
+	$(BIN)/ruff format --check src tests benchmarks docs .ci
 	$(BIN)/lint-imports --no-logo
 
 types: $(VENV)/.lint ## Check the types
@@ -43,10 +43,11 @@ docs: $(VENV)/.docs ## Build the site into site/
 	@echo "The site is at site/index.html"
 
 studies: $(VENV)/.test ## Run every study that is ready (SCALE=quick or full)
-	@for slug in $$($(BIN)/python -m widthwise.studies --ready); do \
+	@slugs=$$($(BIN)/python .ci/ready_studies.py) && for slug in $$slugs; do \
 	  echo "== study $$slug ($(SCALE))"; \
 	  $(BIN)/widthwise study run "$$slug" --scale $(SCALE) || exit 1; \
 	done
+	@echo "The studies ran at scale $(SCALE)"
 
 bench: $(VENV)/.test ## Side-by-side benchmarks against other libraries (builds their environments)
 	PYTHON=$(PYTHON) bash benchmarks/peers/neural_tangents/make_env.sh
