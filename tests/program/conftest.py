@@ -146,6 +146,16 @@ class Recurrent(nn.Module):
         return self.head(self.core(x)[0][:, -1])
 
 
+class Bilinear(nn.Module):
+    def __init__(self, width: int = 6) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, width), nn.Linear(4, 2 * width)
+        self.mixed, self.head = nn.Bilinear(width, 2 * width, width), nn.Linear(width, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.relu(self.mixed(self.first(x).tanh(), self.second(x).tanh())))
+
+
 class Generator(nn.Sequential):
     def __init__(self, width: int = 3) -> None:
         super().__init__(
@@ -189,6 +199,7 @@ ZOO: dict[str, tuple[Callable[..., nn.Module], Callable[[int], Tensor]]] = {
     "lstm": (lambda width=6: Recurrent(nn.LSTM, width), lambda n: torch.randn(n, 5, 3)),
     "gru": (lambda width=6: Recurrent(nn.GRU, width), lambda n: torch.randn(n, 5, 3)),
     "rnn": (lambda width=6: Recurrent(nn.RNN, width), lambda n: torch.randn(n, 5, 3)),
+    "bilinear": (Bilinear, lambda n: torch.randn(n, 4)),
     "generator": (Generator, lambda n: torch.randn(n, 5)),
 }
 

@@ -31,6 +31,16 @@ def _linear(call: Call) -> Axes:
     return (*data[:-1], *weight[:-1])
 
 
+@axis_rule("aten.bilinear")
+def _bilinear(call: Call) -> Axes:
+    one, two, weight = (call.axes(name) for name in ("input1", "input2", "weight"))
+    lead = broadcast(call.factors, [one[:-1], two[:-1]])
+    if call.has("bias"):
+        call.factors.unify(weight[0], call.axes("bias")[0])
+    _apply_weight(call, call["weight"], [(one[-1], weight[1]), (two[-1], weight[2])], weight[:1], 1)
+    return (*lead, weight[0])
+
+
 @axis_rule("aten.matmul", "aten.mm", "aten.bmm", "aten.mv", "aten.dot", "aten.vdot", "aten.inner")
 def _matmul(call: Call) -> Axes:
     return _product(call, *list(call.bound.values())[:2])

@@ -19,7 +19,7 @@ class Program(Value):
     Attributes:
         nodes: inputs, weights, constants and operations in execution order.
         weights: the trained tensors, each once however many names it has.
-        inputs: names of the input nodes, in the order in which the module takes them.
+        inputs: names of the input nodes, in the order of the example inputs.
         outputs: names of the output nodes; nested structures are flattened.
         output: name of the main output: logits or last hidden state where the module names them, else the first.
         module_name: class name of the module.

@@ -22,7 +22,8 @@ def trace(module: nn.Module, example_inputs: Any, *, wider: nn.Module | None = N
     """Trace an ordinary module into a tensor program.
 
     The module is exported by `torch.export` as it is (its mode is put back afterwards); every parameter gets a role
-    and the scale that it was initialised with, every tensor axis gets its factors.
+    and the scale that it was initialised with, every tensor axis gets its factors. Blocks under `torch.no_grad` and
+    `torch.autocast` are inlined: the program keeps the precision of the tensors that it is given.
 
     Args:
         module: any module with parameters that `torch.export` can export.
