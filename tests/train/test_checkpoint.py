@@ -170,6 +170,7 @@ def test_damaged_checkpoint_is_one_sentence(tmp_path: Path, damage: str) -> None
         ({"seed": 1}, "seed"),
         ({"batch_size": 5}, "batch_size"),
         ({"optimizer": "adamw"}, "optimizer"),
+        ({"loss": nn.functional.l1_loss}, "loss"),
         ({"until_train_loss": 1e-9}, "until_train_loss"),
     ],
 )
@@ -178,3 +179,16 @@ def test_checkpoint_of_another_run_is_refused(tmp_path: Path, change: dict, word
     train(path, steps=3)
     with pytest.raises(CheckpointError, match=f"another run: {word}"):
         train(path, **change)
+
+
+def test_checkpoint_of_other_parameter_groups_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "run.safetensors"
+    for lr, words in ((0.1, None), (0.2, "another run: parameter_groups")):
+        module = build()
+        groups = [{"params": module[0].parameters(), "lr": lr}, {"params": module[2].bias}]
+        options = {"parameter_groups": groups, "lr": 0.01, "checkpoint": path, "progress": False}
+        if words is None:
+            assert fit(module, DATA, steps=2, **options).lr == 0.01
+        else:
+            with pytest.raises(CheckpointError, match=words):
+                fit(module, DATA, steps=2, **options)

@@ -12,7 +12,15 @@ from widthwise.core import progress as progress_bar
 from widthwise.data import DataSet
 from widthwise.train._checkpoint import Checkpoint, check_same_run, data_digest
 from widthwise.train._evaluate import Loss, check_outputs
-from widthwise.train._optimizers import OptimizerFactory, describe, make_optimizer, resolve_lr, stable_learning_rate
+from widthwise.train._optimizers import (
+    OptimizerFactory,
+    describe,
+    describe_groups,
+    list_groups,
+    resolve_factory,
+    resolve_lr,
+    stable_learning_rate,
+)
 from widthwise.train._run import Run, Store
 from widthwise.train._schedule import Batches
 from widthwise.train._types import Callback, TrainingRun, TrainingState
@@ -89,14 +97,28 @@ def fit(
     if device is not None:
         module.to(device)
     check_outputs(module, data)
+    groups = list_groups(module, parameter_groups)
+    factory = resolve_factory(optimizer)
     path = None if checkpoint is None else Path(checkpoint)
     saved = None
+    settings: dict[str, Any] = {}
     if path is not None:
         check_writable(path.parent)
-        saved = Checkpoint.load(path) if resume and path.exists() else None
-    settings = _settings(module, data, optimizer, lr, batches, loss, seed, until_train_loss) if path else {}
-    if saved is not None and path is not None:
-        check_same_run(path, saved.plain["settings"], settings)
+        # What must be the same for a resumed run; its length may differ.
+        settings = {
+            "parameters": {name: list(value.shape) for name, value in module.state_dict().items()},
+            "data": data_digest(data),
+            "optimizer": describe(optimizer),
+            "parameter_groups": describe_groups(module, groups),
+            "lr": lr,
+            "batch_size": batches.size,
+            "loss": describe(loss),
+            "seed": seed,
+            "until_train_loss": until_train_loss,
+        }
+        if resume and path.exists():
+            saved = Checkpoint.load(path)
+            check_same_run(path, saved.plain["settings"], settings)
     modes = {part: part.training for part in module.modules()}
     with seeded(seed, "fit"), progress_bar("training", float(total), show=progress) as advance:
         try:
@@ -105,9 +127,10 @@ def fit(
                 rate = saved.plain["lr"]
             else:
                 rate = resolve_lr(
-                    lr, optimizer, parameter_groups, lambda: stable_learning_rate(module, data, loss=loss, seed=seed)
+                    lr, optimizer, groups, lambda: stable_learning_rate(module, data, loss=loss, seed=seed)
                 )
-            state = TrainingState(module, make_optimizer(module, optimizer, parameter_groups, rate))
+            live = factory(groups) if rate is None else factory(groups, lr=rate)
+            state = TrainingState(module, live)
             run = Run(state, data, test or data.test, batches, loss, callbacks, until_train_loss, rate)
             run.store = Store(path, checkpoint_seconds, settings)
             if saved is not None:
@@ -116,26 +139,3 @@ def fit(
         finally:
             for part, mode in modes.items():
                 part.training = mode
-
-
-def _settings(
-    module: nn.Module,
-    data: DataSet,
-    optimizer: OptimizerFactory,
-    lr: float | str,
-    batches: Batches,
-    loss: Loss,
-    seed: int,
-    until: float | None,
-) -> dict[str, Any]:
-    """What must be the same for a resumed run (its length may differ)."""
-    return {
-        "parameters": {name: list(value.shape) for name, value in module.state_dict().items()},
-        "data": data_digest(data),
-        "optimizer": describe(optimizer),
-        "lr": lr,
-        "batch_size": batches.size,
-        "loss": describe(loss),
-        "seed": seed,
-        "until_train_loss": until,
-    }

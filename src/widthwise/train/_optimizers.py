@@ -68,7 +68,7 @@ def resolve_factory(optimizer: OptimizerFactory) -> Callable[..., Optimizer]:
 def resolve_lr(
     lr: float | str,
     optimizer: OptimizerFactory,
-    groups: Sequence[dict[str, Any]] | None,
+    groups: Sequence[dict[str, Any]],
     curvature_rate: Callable[[], float],
 ) -> float | None:
     """The learning rate as a number; None where every group has its own.
@@ -76,7 +76,7 @@ def resolve_lr(
     Raises:
         ModelError: it is neither "auto" nor a positive number, or "auto" is not known for this optimiser.
     """
-    if groups is not None and all("lr" in group for group in groups):
+    if all("lr" in group for group in groups):
         return None
     if lr == "auto":
         factory = resolve_factory(optimizer)
@@ -91,30 +91,39 @@ def resolve_lr(
     return float(lr)
 
 
-def make_optimizer(
-    module: nn.Module, optimizer: OptimizerFactory, groups: Iterable[dict[str, Any]] | None, lr: float | None
-) -> Optimizer:
-    """The optimiser over `groups`, or over all parameters of the module that require a gradient.
+def list_groups(module: nn.Module, groups: Iterable[dict[str, Any]] | None) -> list[dict[str, Any]]:
+    """The parameter groups with their parameters in lists, without those that require no gradient.
+
+    Args:
+        module: whose parameters they are.
+        groups: as PyTorch takes them; None: one group of all parameters.
 
     Raises:
         ModelError: nothing to train, or a group holds a tensor that is not a parameter of the module.
     """
-    names = {parameter: name for name, parameter in module.named_parameters()}
-    parts = [dict(group) for group in groups] if groups is not None else [{"params": list(names)}]
-    for part in parts:
-        part["params"] = [part["params"]] if isinstance(part["params"], nn.Parameter) else list(part["params"])
-        for parameter in part["params"]:
-            if parameter not in names:
+    known = set(module.parameters())
+    listed = []
+    for group in [{"params": module.parameters()}] if groups is None else groups:
+        given = group["params"]
+        parameters = [given] if isinstance(given, nn.Parameter) else list(given)
+        for parameter in parameters:
+            if parameter not in known:
                 raise ModelError(
                     f"a parameter group holds a tensor of shape {tuple(parameter.shape)} that is no parameter of the "
                     "module; make the groups from this module's parameters."
                 )
-        part["params"] = [parameter for parameter in part["params"] if parameter.requires_grad]
-    parts = [part for part in parts if part["params"]]
-    if not parts:
+        trained = [parameter for parameter in parameters if parameter.requires_grad]
+        if trained:
+            listed.append({**group, "params": trained})
+    if not listed:
         raise ModelError("the module has no parameter that requires a gradient; there is nothing to train.")
-    factory = resolve_factory(optimizer)
-    return factory(parts) if lr is None else factory(parts, lr=lr)
+    return listed
+
+
+def describe_groups(module: nn.Module, groups: Sequence[dict[str, Any]]) -> list[Any]:
+    """Names and learning rate of each group, the same in every process."""
+    names = {parameter: name for name, parameter in module.named_parameters()}
+    return [[[names[parameter] for parameter in group["params"]], group.get("lr")] for group in groups]
 
 
 def describe(thing: object) -> str:
