@@ -22,7 +22,8 @@ class ClosedForm:
 
     Attributes:
         pair: ``pair(a, b, c, gap)`` gives E f(u) f(v) and E f'(u) f'(v) for (u, v) ~ N(0, [[a, c], [c, b]]);
-            ``gap`` is ``ab - c^2 >= 0``. The four broadcast; both results have the broadcast shape.
+            ``gap`` is ``ab - c^2``, at most a rounding below 0. The four
+            broadcast; both results have the broadcast shape.
         diagonal: ``diagonal(a)`` gives E f(u)^2 and E f'(u)^2 without cancellation; None where quadrature is as good.
         means: ``means(a)`` gives E f(u) and E f'(u); None where quadrature is as good.
     """

@@ -10,6 +10,8 @@ from scipy.optimize import OptimizeResult, least_squares
 
 from widthwise.core import Value, WidthwiseError
 
+Vector = Callable[[np.ndarray], np.ndarray]
+
 
 class FitError(WidthwiseError, ValueError):
     """Points through which no power law can be fitted."""
@@ -142,8 +144,13 @@ def fit_offset_power_law(x: ArrayLike, y: ArrayLike, sigma: ArrayLike | None = N
     def residual(p: np.ndarray) -> np.ndarray:
         return (p[0] * (x / center) ** -np.exp(p[1]) + p[2] - y) / noise
 
+    def jacobian(p: np.ndarray) -> np.ndarray:
+        power = (x / center) ** -np.exp(p[1])
+        return np.stack([power, -p[0] * power * np.log(x / center) * np.exp(p[1]), np.ones_like(x)], 1) / noise[:, None]
+
     best = min(
-        (_descend(residual, start, x, y, center) for start in np.geomspace(0.05, 4, 9)), key=lambda fit: fit.cost
+        (_descend(residual, jacobian, start, x, y, center) for start in np.geomspace(0.1, 3, 5)),
+        key=lambda fit: fit.cost,
     )
     scale, exponent, floor = float(best.x[0]), float(np.exp(best.x[1])), float(best.x[2])
     freedom = len(x) - 3
@@ -160,14 +167,15 @@ def fit_offset_power_law(x: ArrayLike, y: ArrayLike, sigma: ArrayLike | None = N
 
 
 def _descend(
-    residual: Callable[[np.ndarray], np.ndarray], exponent: float, x: np.ndarray, y: np.ndarray, center: float
+    residual: Vector, jacobian: Vector, exponent: float, x: np.ndarray, y: np.ndarray, center: float
 ) -> OptimizeResult:
     """Least squares from the start with this exponent, whose scale and floor are the linear solution."""
     design = np.stack([(x / center) ** -exponent, np.ones_like(x)], axis=1)
     (scale, floor), *_ = np.linalg.lstsq(design, y, rcond=None)
     limits = ([-np.inf, np.log(1e-3), -np.inf], [np.inf, np.log(20.0), np.inf])
     typical = np.median(np.abs(residual(np.array([scale, np.log(exponent), floor])))) or 1e-12
+    start, width = [scale, np.log(exponent), floor], max(3 * typical, 1e-12)
     return least_squares(
-        residual, [scale, np.log(exponent), floor], bounds=limits, loss="soft_l1", f_scale=max(3 * typical, 1e-12),
-        x_scale="jac", xtol=1e-14, ftol=1e-14, gtol=1e-14, max_nfev=2000,
+        residual, start, jac=jacobian, bounds=limits, loss="soft_l1", f_scale=width,
+        x_scale="jac", xtol=1e-12, ftol=1e-12, gtol=1e-12, max_nfev=300,
     )  # fmt: skip

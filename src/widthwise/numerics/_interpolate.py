@@ -11,7 +11,7 @@ from widthwise.numerics._plane import in_the_plane, on_the_line
 
 DIRECT_ELEMENTS = 1500
 ANGLE_NODES = 28
-VARIANCE_NODES = (5, 9, 14)
+VARIANCE_NODES = (9, 13)
 ELEMENTS = 1 << 14
 EXACT = 1 - 4e-16
 DIRECT_ERROR = 1e-12
@@ -92,7 +92,14 @@ def _cubes(f: Activation, g: Activation, box: tuple, counts: list[int], side: fl
     points, matrices = zip(*(_grid(*bounds, n) for bounds, n in zip(box, counts, strict=True)), strict=True)
     mesh = torch.meshgrid(*points, indexing="ij")
     log_alpha, log_beta, angle = (m.reshape(-1) for m in mesh)
-    tables = in_the_plane(f, g, log_alpha.exp(), log_beta.exp(), side * torch.cos(angle))
+    tables = [torch.empty_like(angle) for _ in range(2)]
+    mirror = f == g and box[0] == box[1] and counts[0] == counts[1]
+    half = log_alpha <= log_beta if mirror else torch.ones_like(angle, dtype=torch.bool)
+    found = in_the_plane(f, g, log_alpha[half].exp(), log_beta[half].exp(), side * torch.cos(angle[half]))
+    for table, part in zip(tables, found, strict=True):
+        table[half] = part
+        if mirror:
+            table[~half] = table.reshape(counts).transpose(0, 1).reshape(-1)[~half]
     cubes = [torch.einsum("ijk,ai,bj,ck->abc", table.reshape(counts), *matrices) for table in tables]
     return cubes[0], cubes[1]
 

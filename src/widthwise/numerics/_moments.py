@@ -41,7 +41,8 @@ def second_moments(
     """E f(u) g(v) and E f'(u) g'(v) for (u, v) ~ N(0, [[a, c], [c, b]]).
 
     Closed form where g is f and one is known. Otherwise Mehler's series with Parseval's remainder, and two-dimensional
-    quadrature for the correlations that the series cannot reach. Gradients flow through `value` to a, b and c.
+    quadrature for the correlations that the series cannot reach. Gradients flow through `value` to a, b and c (jumps of
+    f do not contribute).
 
     Args:
         f, g: the activations; g is f unless given.
@@ -139,15 +140,17 @@ def _by_chunks(form: ClosedForm, a: Tensor, b: Tensor, c: Tensor) -> tuple[Tenso
     shape = torch.broadcast_shapes(a.shape, b.shape, c.shape)
     a, b, c = (t.reshape((1,) * (len(shape) - t.ndim) + t.shape) for t in (a, b, c))
     alpha, beta = a.detach().sqrt(), b.detach().sqrt()
+    snap = 4 * torch.finfo(c.dtype).eps  # u = v up to rounding is u = v: the square root would turn 1e-16 into 1e-8
     if torch.is_grad_enabled() and (a.requires_grad or b.requires_grad or c.requires_grad):
         limit = alpha * beta
         c = c + (torch.clamp(c, -limit, limit) - c).detach()
-        return form.pair(a, b, c, a * b - c * c)
+        return form.pair(a, b, c, a * b - c * c - (2 * snap * a * b).detach())
     value, slope = (torch.empty(shape, dtype=c.dtype, device=c.device) for _ in range(2))
     for piece in pieces(shape, c.device):
         limit = take(alpha, piece) * take(beta, piece)
         inside = torch.clamp(take(c, piece), -limit, limit)
-        gap = (limit - inside) * (limit + inside)
+        edge = limit * (1 - snap)
+        gap = (edge - inside) * (edge + inside)
         value[piece], slope[piece] = form.pair(take(a, piece), take(b, piece), inside, gap)
     return value, slope
 

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from widthwise.numerics._activation import ClosedForm
-from widthwise.numerics._closed_forms import safe_sqrt
 from widthwise.numerics._quadrature import legendre
 
 OWEN_NODES = 20
@@ -43,22 +42,55 @@ def piecewise_form(kinks: Sequence[float], pieces: Sequence[Sequence[float]]) ->
         pieces: coefficients (constant first) of each piece, one more than there are kinks.
     """
     factors = _factors(kinks, pieces)
+    tilted = _factors(kinks, [[p * w for p, w in enumerate(piece)] for piece in pieces])  # u f'(u)
 
     def pair(a: Tensor, b: Tensor, c: Tensor, gap: Tensor) -> tuple[Tensor, Tensor]:
-        kind = c.dtype
-        a, b, c, gap = (t.double() for t in (a, b, c, gap))
-        alpha, beta = safe_sqrt(a), safe_sqrt(b)
-        alpha, beta = alpha.clamp(min=1e-150), beta.clamp(min=1e-150)
-        rho, gap_root = c / (alpha * beta), safe_sqrt(gap / (alpha * alpha * beta * beta))
-        rho, value, slope = rho.clamp(-1.0, 1.0), torch.zeros_like(rho), torch.zeros_like(rho)
-        for left in factors:
-            for right in factors:
-                table = _truncated_moments(left, right, alpha, beta, rho, gap_root)
-                value = value + _contract(table, left.coefficients, right.coefficients, alpha, beta)
-                slope = slope + _contract(table, left.slopes, right.slopes, alpha, beta)
-        return value.to(kind), slope.to(kind)
+        with torch.no_grad():
+            grid = _Grid.of(*(t.detach().double() for t in (a, b, c, gap)))
+            value, slope = _expectations(factors, factors, grid)
+        value, slope = value.to(c.dtype), slope.to(c.dtype)
+        if torch.is_grad_enabled() and any(t.requires_grad for t in (a, b, c)):
+            # 2a dV/da = E u f'(u) f(v) - c E f'(u) f'(v), and dV/dc = E f'(u) f'(v)
+            by_a = _half_ratio(_expectations(tilted, factors, grid)[0] - c.detach() * slope, a.detach())
+            by_b = _half_ratio(_expectations(factors, tilted, grid)[0] - c.detach() * slope, b.detach())
+            value = value + by_a * (a - a.detach()) + by_b * (b - b.detach()) + slope * (c - c.detach())
+        return value, slope
 
     return ClosedForm(pair)
+
+
+def _half_ratio(top: Tensor, variance: Tensor) -> Tensor:
+    positive = variance > 0
+    return torch.where(positive, top / torch.where(positive, 2 * variance, 1.0), 0.0).to(variance.dtype)
+
+
+class _Grid(NamedTuple):
+    """Standard deviations, correlation and sqrt(1 - rho^2), consistent with each other up to rho = +-1."""
+
+    alpha: Tensor
+    beta: Tensor
+    rho: Tensor
+    root: Tensor
+
+    @staticmethod
+    def of(a: Tensor, b: Tensor, c: Tensor, gap: Tensor) -> "_Grid":
+        product = a * b
+        positive = product > 0
+        product = torch.where(positive, product, 1.0)
+        share = torch.where(positive, gap.clamp(min=0) / product, 1.0).clamp(max=1.0)
+        rho = torch.where(share < 0.5, torch.sign(c) * (1 - share).sqrt(), (c / product.sqrt()).clamp(-1, 1))
+        return _Grid(a.sqrt(), b.sqrt(), torch.where(positive, rho, 0.0), share.sqrt())
+
+
+def _expectations(lefts: Sequence["_Factor"], rights: Sequence["_Factor"], grid: _Grid) -> tuple[Tensor, Tensor]:
+    alpha, beta, rho, root = grid
+    value, slope = torch.zeros_like(rho), torch.zeros_like(rho)
+    for left in lefts:
+        for right in rights:
+            table = _truncated_moments(left, right, alpha, beta, rho, root)
+            value = value + _contract(table, left.coefficients, right.coefficients, alpha, beta)
+            slope = slope + _contract(table, left.slopes, right.slopes, alpha, beta)
+    return value, slope
 
 
 def _factors(kinks: Sequence[float], pieces: Sequence[Sequence[float]]) -> list[_Factor]:
@@ -94,8 +126,7 @@ def _truncated_moments(
 ) -> list[list[Tensor]]:
     """J_pq for all orders of the two factors, in units of the standard deviations."""
     rho = rho * left.side * right.side
-    h = torch.zeros_like(alpha) if left.start is None else left.start / alpha
-    k = torch.zeros_like(beta) if right.start is None else right.start / beta
+    h, k = _start(left, alpha), _start(right, beta)
     orders, zero = (len(left.coefficients), len(right.coefficients)), torch.zeros_like(rho + h + k)
     h_edge = zero if left.start is None else _density(h)
     k_edge = zero if right.start is None else _density(k)
@@ -112,6 +143,13 @@ def _truncated_moments(
             by_y = q * table[p][q - 1] if q else k_edge * given_k[p]
             table[p + 1][q] = by_x + rho * by_y - h * table[p][q]
     return table
+
+
+def _start(factor: _Factor, sigma: Tensor) -> Tensor:
+    """Start in standard deviations; beyond 40 of them double precision cannot tell the tail from 0."""
+    if not factor.start:
+        return torch.zeros_like(sigma)
+    return factor.start / sigma.clamp(min=factor.start / 40)
 
 
 def _conditional(shift: Tensor, root: Tensor, orders: int, truncated: bool) -> list[Tensor]:

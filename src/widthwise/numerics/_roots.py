@@ -47,14 +47,14 @@ def solve_monotone(
     low, high, target = (np.asarray(x, dtype=np.float64) for x in (low, high, target))
     if not (np.all(low > 0) and np.all(high > low) and np.all(np.isfinite(high))):
         raise RootError(f"the bracket [{low.min():g}, {high.max():g}] cannot be used; give 0 < low < high < infinity.")
-    at_low = np.asarray(function(np.broadcast_to(low, np.broadcast_shapes(low.shape, high.shape, target.shape))))
-    shape = np.broadcast_shapes(low.shape, high.shape, target.shape, at_low.shape)
+    shape = np.broadcast_shapes(low.shape, high.shape, target.shape)
+    shape = np.broadcast_shapes(shape, np.shape(function(np.broadcast_to(low, shape))))
 
-    def residual(log_x: np.ndarray) -> np.ndarray:
-        return np.broadcast_to(np.asarray(function(np.exp(log_x)), dtype=np.float64), shape) - target
+    def residual(log_x: ArrayLike) -> np.ndarray:
+        return np.asarray(np.broadcast_to(np.asarray(function(np.exp(log_x)), dtype=np.float64), shape) - target)
 
     left, right = (np.broadcast_to(np.log(x), shape).copy() for x in (low, high))
-    f_left, f_right = residual(left).copy(), residual(right).copy()
+    f_left, f_right = residual(left), residual(right)
     bad = ~(f_left * f_right <= 0)
     if bad.any():
         place = tuple(int(i) for i in np.argwhere(bad)[0])
@@ -66,7 +66,7 @@ def solve_monotone(
 
 
 def _itp(
-    residual: Callable[[np.ndarray], np.ndarray],
+    residual: Callable[[ArrayLike], np.ndarray],
     left: np.ndarray,
     right: np.ndarray,
     f_left: np.ndarray,
@@ -93,4 +93,4 @@ def _itp(
         to_right = ~to_left
         left, f_left = np.where(to_left | (found == 0), guess, left), np.where(to_left | (found == 0), found, f_left)
         right, f_right = np.where(to_right, guess, right), np.where(to_right, found, f_right)
-    return np.exp(np.where(f_left == 0, left, np.where(f_right == 0, right, (left + right) / 2)))
+    return np.asarray(np.exp(np.where(f_left == 0, left, np.where(f_right == 0, right, (left + right) / 2))))
