@@ -201,11 +201,12 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="about two minutes on two cores")
     parser.add_argument("--out", type=Path, default=Path("forecast_accuracy.json"))
     parser.add_argument("--fashion-mnist", type=Path, default=Path("/usr/share/datasets/fashion-mnist"))
+    parser.add_argument("--seeds", type=int, help="random samples per case; 1 where quick, else 3")
     options = parser.parse_args()
     quick, began = options.quick, time.time()
     names = ["digits", "mnist1d"] + (["fashion-mnist"] if options.fashion_mnist.exists() else [])
     data = {name: load(name, options.fashion_mnist) for name in names}
-    seeds = range(1 if quick else 3)
+    seeds = range(options.seeds or (1 if quick else 3))
     result: dict[str, list[dict]] = {"in range": [], "extrapolation": [], "widths": []}
     for name, (x, y) in data.items():
         samples = 800 if quick else 1600
@@ -241,10 +242,8 @@ def report(result: dict[str, list[dict]], seconds: float, out: Path) -> None:
     for column in ("what", "median", "target", "worst", "target", "cases"):
         table.add_column(column, justify="left" if column == "what" else "right")
     for what, found, median, worst in lines:
-        marks = [
-            f"[{'green' if found[k] <= t else 'red'}]{t:.1%}" if t else ""
-            for k, t in (("median", median), ("worst", worst))
-        ]
+        pairs = (("median", median), ("worst", worst))
+        marks = [f"[{'green' if found[k] <= t else 'red'}]{t:.1%}" if t else "" for k, t in pairs]
         table.add_row(what, f"{found['median']:.1%}", marks[0], f"{found['worst']:.1%}", marks[1], str(found["count"]))
     coverage = {name: float(np.mean([row["covered"] for row in rows])) for name, rows in result.items()}
     console = Console()

@@ -108,7 +108,7 @@ def test_limits():
     assert risk(EigenSpectrum.power_law(1.5, 2, 50, noise=0.2, tail=True), np.inf).test == pytest.approx(0.2)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     alpha=st.floats(1.05, 4),
     beta=st.floats(0.2, 4),

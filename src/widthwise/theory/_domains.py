@@ -32,7 +32,8 @@ def circle_eigensystem(kernel: Profile, points: int) -> tuple[Levels, Levels]:
 def hypercube_eigensystem(kernel: Profile, dimension: int) -> tuple[Levels, Levels]:
     """Eigenvalues by parity degree 0..d and their multiplicities, for ``K(x . x' / d)`` on ``{-1, 1}^d``.
 
-    ``lambda_l = 2^-d sum_j K(1 - 2 j / d) Kraw_l(j)`` with the Krawtchouk polynomials, multiplicity ``C(d, l)``.
+    ``lambda_l = 2^-d sum_j K(1 - 2 j / d) Kraw_j(l)`` with the Krawtchouk polynomials of degree j, multiplicity
+    ``C(d, l)``.
 
     >>> values, counts = hypercube_eigensystem(lambda t: t, 4)
     >>> values.round(12).tolist(), counts.tolist()
@@ -41,7 +42,7 @@ def hypercube_eigensystem(kernel: Profile, dimension: int) -> tuple[Levels, Leve
     d = dimension
     degree, j, s = np.meshgrid(np.arange(d + 1), np.arange(d + 1), np.arange(d + 1), indexing="ij")
     raw = ((-1.0) ** s * binom(j, s) * binom(d - j, degree - s) * (s <= degree)).sum(2)
-    values = raw @ kernel(1 - 2 * np.arange(d + 1) / d) / 2.0**d
+    values = raw.T @ kernel(1 - 2 * np.arange(d + 1) / d) / 2.0**d
     # Rounding of alternating sums leaves this much.
     return np.where(np.abs(values) < 1e-14 * np.abs(values).max(), 0.0, values), binom(d, np.arange(d + 1))
 

@@ -66,7 +66,7 @@ def jackknife(errors: Float[np.ndarray, "sizes samples"]) -> list[Float[np.ndarr
     return [errors[:, group != left] for left in range(_GROUPS)]
 
 
-def jackknife_deviation(replicates: np.ndarray) -> np.ndarray:
+def jackknife_deviation(replicates: np.ndarray) -> np.ndarray | np.floating:
     """Standard error from delete-a-group replicates, along the first axis."""
     return np.sqrt((_GROUPS - 1) / _GROUPS * ((replicates - replicates.mean(0)) ** 2).sum(0))
 

@@ -110,7 +110,9 @@ def effective_ranks(
     if not len(values) or values[-1] <= 0:
         raise DataError("effective ranks need positive eigenvalues; leave the zero ones out.")
     tail, squares = np.cumsum(values[::-1])[::-1], np.cumsum(values[::-1] ** 2)[::-1]
-    return tail / values, tail**2 / squares
+    with np.errstate(divide="ignore", invalid="ignore"):
+        large = np.nan_to_num(tail**2 / squares, nan=1.0, posinf=1.0)  # squares of the smallest may underflow
+    return tail / values, large
 
 
 def coefficient_bound(eigenvalues: Float[np.ndarray, "modes"], n: float | int) -> float:
@@ -130,14 +132,20 @@ def coefficient_bound(eigenvalues: Float[np.ndarray, "modes"], n: float | int) -
 
 
 def classify_spectrum(eigenvalues: Float[np.ndarray, "modes"]) -> tuple[Verdict, float]:
-    """Verdict from the trend of ``k / r_k`` over the last resolved decade, and that trend (slope in logarithms).
+    """Verdict from the trend of ``k / r_k`` in the middle of M modes, and that trend (slope in logarithms).
 
-    A rank ratio that falls is benign, a constant one tempered, a growing one catastrophic. The last half of the
-    eigenvalues is left out: there the sums are cut short.
+    A rank ratio that falls is benign, a constant one tempered, a growing one catastrophic. k runs from ``M^0.35`` to
+    ``M^0.75``: further up the sums are cut short. What the list leaves out is added as a power law with the exponent
+    of its last decade, if that exceeds 1.
     """
-    ranks = effective_ranks(eigenvalues)[0]
-    last = max(len(ranks) // 2, 3)
-    k = np.unique(np.geomspace(max(last / 10, 1), last, 12).astype(int))
-    slope = float(np.polyfit(np.log(k), np.log(k / ranks[k]), 1)[0])
-    verdict = Verdict.BENIGN if slope < -0.05 else Verdict.CATASTROPHIC if slope > 0.5 else Verdict.TEMPERED
+    values = np.sort(eigenvalues)[::-1]
+    modes = len(values)
+    if modes < 16 or values[-1] <= 0:
+        raise DataError(f"{modes} eigenvalues do not show a trend; give at least 16 positive ones.")
+    alpha = -float(np.log(values[-1] / values[modes // 10]) / np.log(modes / (modes // 10 + 1)))
+    missing = modes * values[-1] / (alpha - 1) if alpha > 1.01 else 0.0
+    k = np.unique(np.geomspace(modes**0.35, modes**0.75, 12).astype(int))
+    ranks = (np.cumsum(values[::-1])[::-1][k] + missing) / values[k]
+    slope = float(np.polyfit(np.log(k), np.log(k / ranks), 1)[0])
+    verdict = Verdict.BENIGN if slope < -0.05 else Verdict.CATASTROPHIC if slope > 0.3 else Verdict.TEMPERED
     return verdict, slope

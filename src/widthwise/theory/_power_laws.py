@@ -10,9 +10,10 @@ from widthwise.core import DataError
 from widthwise.theory._spectrum import Numbers
 
 Real = float | int | np.number
+Result = np.ndarray | np.floating  # shaped as the arguments broadcast
 
 
-def power_law_risk_ratio(fitting_ratio: Numbers, alpha: Real, beta: Real, relative_noise: Numbers = 0.0) -> np.ndarray:
+def power_law_risk_ratio(fitting_ratio: Numbers, alpha: Real, beta: Real, relative_noise: Numbers = 0.0) -> Result:
     """Test error at a given train / test error ratio, over the test error at zero ridge.
 
     Args:
@@ -51,14 +52,14 @@ def optimal_fitting_ratio(alpha: Real, beta: Real, relative_noise: Real = 0.0) -
     return float(minimize_scalar(score, bounds=ends, method="bounded", options={"xatol": 1e-10}).x ** 2)
 
 
-def power_law_kappa(n: Numbers, alpha: Real, fitting_ratio: Numbers = 0.0) -> np.ndarray:
+def power_law_kappa(n: Numbers, alpha: Real, fitting_ratio: Numbers = 0.0) -> Result:
     """Effective ridge: ``[(pi / alpha) / sin(pi / alpha) / (n (1 - sqrt R))]^alpha``."""
     _check(alpha, 2.0)
     unfit = np.asarray(n, dtype=float) * (1 - np.sqrt(np.asarray(fitting_ratio, dtype=float)))
     return (_constant(alpha) / unfit) ** alpha
 
 
-def power_law_risk(n: Numbers, alpha: Real, beta: Real) -> np.ndarray:
+def power_law_risk(n: Numbers, alpha: Real, beta: Real) -> Result:
     """Noiseless ridgeless test error: ``Gamma(2-x) Gamma(x) [(pi / alpha) / (n sin(pi / alpha))]^(beta - 1)``,
     with ``x = (beta - 1) / alpha``."""
     _check(alpha, beta)

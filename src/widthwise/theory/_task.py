@@ -21,7 +21,7 @@ from widthwise.theory._sample import SampleSpectrum
 from widthwise.theory._spectrum import Numbers
 from widthwise.theory._tail import Blocks, Calibration, fit_tail, measure_blocks
 
-ANSATZ = 0.012  # relative error of the theory that no check on the sample reveals
+ANSATZ = 0.02  # relative error of the theory that no check on the sample reveals
 FEATURES = 0.03  # the same at finite width, where no check is made
 DRIFT = 0.08  # relative change of the local exponent per e-fold beyond the sample
 
@@ -93,7 +93,7 @@ class TaskSpectrum:
             frequencies=frequencies,
             jitter=knots.jitter,
             blocks=blocks,
-            calibration=Calibration(blocks.sizes, np.log(means / theory)),
+            calibration=Calibration(blocks.sizes, np.log(means / np.maximum(theory, 1e-300))),
         )
 
     @property
@@ -170,7 +170,7 @@ class TaskSpectrum:
         """Share of the target that is learned on average: ``sum L_i v_i^2 / sum v_i^2``, noise counted as unlearned."""
         gamma = risk(self.spectrum, n, ridge).gamma
         gap = self.spectrum.moments(np.atleast_1d(gamma).ravel()).gap.reshape(gamma.shape)
-        return 1 - gap / self.spectrum.knots.gap[-1]
+        return np.asarray(1 - gap / self.spectrum.knots.gap[-1])
 
     def _deviation(self, flat: Risk, log_ratio: np.ndarray) -> np.ndarray:
         """Standard deviation of the logarithm of the predicted test error."""
@@ -180,7 +180,7 @@ class TaskSpectrum:
         level = np.interp(np.log(flat.gamma), np.log(knots.kappa), relative)
         ansatz = ANSATZ + 0.4 * np.abs(log_ratio) + np.where(np.isfinite(flat.width), FEATURES, 0.0)
         beyond = np.maximum(np.log(np.maximum(flat.degrees, 1e-300) / self.samples), 0.0)
-        return np.sqrt(level**2 + ansatz**2 + self._tail_deviation(beyond) ** 2)
+        return np.minimum(np.sqrt(level**2 + ansatz**2 + self._tail_deviation(beyond) ** 2), 10.0)
 
     def _tail_deviation(self, beyond: np.ndarray) -> np.ndarray:
         tail = self.spectrum.tail
