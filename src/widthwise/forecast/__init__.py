@@ -1,1 +1,33 @@
-"""To be written."""
+"""The main job: puts the parts together into one forecast."""
+
+from widthwise.forecast._forecast import run_forecast
+from widthwise.forecast._types import (
+    AdviceRow,
+    Criticality,
+    Forecast,
+    LearningPoint,
+    NetworkSection,
+    OverfittingSection,
+    RuleRow,
+    TaskSection,
+    TrainingRow,
+    WeightRow,
+    WidthPoint,
+    WidthSurface,
+)
+
+__all__ = [
+    "AdviceRow",
+    "Criticality",
+    "Forecast",
+    "LearningPoint",
+    "NetworkSection",
+    "OverfittingSection",
+    "RuleRow",
+    "TaskSection",
+    "TrainingRow",
+    "WeightRow",
+    "WidthPoint",
+    "WidthSurface",
+    "run_forecast",
+]

@@ -1,0 +1,76 @@
+"""The network section: weights, signal propagation, kernel rules."""
+
+from torch import nn
+
+from widthwise.core import TraceError
+from widthwise.data import DataSet
+from widthwise.forecast._grams import KernelChoice
+from widthwise.forecast._model import ModelSource
+from widthwise.forecast._types import Criticality, NetworkSection, RuleRow, WeightRow
+from widthwise.kernels import RULES, Susceptibility, susceptibility
+from widthwise.probe import activation_moments
+from widthwise.program import Program, trace
+
+PROBED = 64
+
+EXPLANATIONS = {
+    "ordered": "small differences between inputs shrink from layer to layer, and gradients with them: in a deeper "
+    "network of this kind inputs become alike",
+    "critical": "small differences between inputs, and gradients, keep their size from layer to layer",
+    "chaotic": "small differences between inputs, and gradients, grow from layer to layer: in a deeper network of "
+    "this kind training becomes unstable",
+}
+
+
+def network_section(module: nn.Module, source: ModelSource, train: DataSet, choice: KernelChoice) -> NetworkSection:
+    """Describe the network at its initialisation, on some of the samples."""
+    program: Program | None
+    try:
+        program = trace(module, train.inputs[:2])
+    except TraceError:
+        program = None
+    weights = () if program is None else program.weights
+    rows = tuple(
+        WeightRow(w.name, w.role.value, w.shape, w.fan_in, w.fan_out, w.init_std, w.init_source) for w in weights
+    )
+    return NetworkSection(
+        name=source.name,
+        parameters=sum(p.numel() for p in module.parameters()),
+        weights=rows,
+        criticality=_criticality(module, train, choice),
+        rules=_rules(program, choice),
+        kernel=choice.kind,
+        kernel_note=choice.note,
+    )
+
+
+def _criticality(module: nn.Module, train: DataSet, choice: KernelChoice) -> Criticality:
+    inputs = train.inputs[:PROBED]
+    found = Susceptibility(None, 0, "unknown") if choice.limit is None else susceptibility(choice.limit, inputs)
+    moments = activation_moments(module, inputs)
+    if found.chi is None:
+        reason = "no exact rule" if choice.limit is None else "fewer than two nonlinear layers"
+        explanation = f"Not determined: {reason}."
+    else:
+        explanation = f"chi is {found.chi:.3g} per layer ({found.verdict}): {EXPLANATIONS[found.verdict]}."
+    return Criticality(
+        chi=found.chi,
+        verdict=found.verdict,
+        explanation=explanation,
+        layers=tuple(moments.names),
+        forward=tuple(moments.forward.tolist()),
+        gradient=tuple(moments.backward.tolist()),
+    )
+
+
+def _rules(program: Program | None, choice: KernelChoice) -> tuple[RuleRow, ...]:
+    if choice.limit is not None:
+        rows = choice.limit.certificate
+        return tuple(RuleRow(r.node, r.op, r.module_path, r.rule, r.error) for r in rows)
+    if program is None:
+        return ()
+    operations = [node for node in program.nodes if node.kind == "op"]
+    return tuple(
+        RuleRow(node.name, node.op, node.module_path, "finite network" if node.op in RULES else "no rule", float("nan"))
+        for node in operations
+    )
