@@ -37,7 +37,7 @@ class PowerLawFit(Value):
 
     def predict(self, x: ArrayLike) -> Float[np.ndarray, "..."]:
         """y at x."""
-        return np.exp(self.intercept + self.slope * np.log(np.asarray(x, dtype=np.float64)))
+        return np.asarray(np.exp(self.intercept + self.slope * np.log(np.asarray(x, dtype=np.float64))))
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class OffsetPowerLawFit(Value):
 
     def predict(self, x: ArrayLike) -> Float[np.ndarray, "..."]:
         """y at x."""
-        return self.scale * np.asarray(x, dtype=np.float64) ** -self.exponent + self.floor
+        return np.asarray(self.scale * np.asarray(x, dtype=np.float64) ** -self.exponent + self.floor)
 
 
 def _points(x: ArrayLike, y: ArrayLike, least: int, positive_y: bool) -> tuple[np.ndarray, np.ndarray]:
