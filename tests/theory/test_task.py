@@ -139,7 +139,7 @@ def test_digits_in_range(digits):
     assert found.accuracy == pytest.approx(measured.accuracy[:, 0], abs=0.025)
     curve = task.learning_curve(sizes)
     assert [row["n"] for row in curve.to_dict()["rows"]] == [40, 100, 300]
-    assert len(curve.plot().data) == 2
+    assert len(curve.plot().series) == 2
     assert 0 < task.learnability(40) < task.learnability(300) < 1
     assert (np.diff(task.risk([100.0, 600, 1200, 4800]).accuracy) > 0).all()
 

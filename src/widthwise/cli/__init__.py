@@ -1,1 +1,5 @@
-"""To be written."""
+"""The commands."""
+
+from widthwise.cli._app import app, main
+
+__all__ = ["app", "main"]

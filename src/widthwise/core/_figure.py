@@ -8,13 +8,6 @@ from widthwise.core._values import Value
 Scale = Literal["linear", "log", "category"]
 Direction = Literal["vertical", "horizontal"]
 
-PALETTE = ("#0072B2", "#D55E00", "#00845F", "#AA4499", "#8A6A00", "#6B737D")
-"""Series colours, in order of their slot (the last is a neutral grey): told apart under the common colour
-blindnesses, and at least 3 to 1 against both the white and the dark background."""
-
-SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star")
-"""Marker of each slot, so that colour is never the only difference."""
-
 
 @dataclass(frozen=True)
 class Axis(Value):

@@ -1,6 +1,7 @@
 """The main job: puts the parts together into one forecast."""
 
 from widthwise.forecast._forecast import run_forecast
+from widthwise.forecast._model import ModelSource, resolve_model
 from widthwise.forecast._types import (
     AdviceRow,
     Criticality,
@@ -21,6 +22,7 @@ __all__ = [
     "Criticality",
     "Forecast",
     "LearningPoint",
+    "ModelSource",
     "NetworkSection",
     "OverfittingSection",
     "RuleRow",
@@ -29,5 +31,6 @@ __all__ = [
     "WeightRow",
     "WidthPoint",
     "WidthSurface",
+    "resolve_model",
     "run_forecast",
 ]

@@ -85,7 +85,7 @@ def _train_all(training: tuple[TrainingRow, ...]) -> AdviceRow | None:
         before=row.kernel_mse if gains else row.test_mse,
         after=row.test_mse if gains else row.kernel_mse,
         confidence="medium",
-        because=f"measured with {row.n} examples in {row.steps} steps, against the kernel's prediction at the same size",
+        because=f"measured with {row.n} examples in {row.steps} steps, beside the kernel's prediction there",
     )
 
 
@@ -99,6 +99,6 @@ def _initialisation(network: NetworkSection, curve: tuple[LearningPoint, ...], s
         before=now,
         after=now,
         confidence="low",
-        because=f"chi is {found.chi:.2f} per layer ({found.verdict}); this matters for depth, its effect on the error is "
-        "not predicted",
+        because=f"chi is {found.chi:.2f} per layer ({found.verdict}); this matters in deep networks, and its effect on "
+        "the error is not predicted",
     )

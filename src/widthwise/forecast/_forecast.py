@@ -84,7 +84,7 @@ def _notes(asked: Settings, used: Settings, kernel: str, jitter: float, stages: 
     notes = []
     if asked.samples != used.samples:
         notes.append(
-            f"Only {used.samples} of {asked.samples} samples were used: the kernel comes from finite networks ({kernel})."
+            f"Only {used.samples} of {asked.samples} samples were used, since the kernel is that of finite networks."
         )
     if kernel != "infinite":
         notes.append("Predictions are for the kernel of finite networks, whose own randomness adds to the intervals.")

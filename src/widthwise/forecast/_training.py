@@ -18,19 +18,20 @@ from widthwise.train import Callback, TrainingState, fit
 
 BATCH = 256
 STEPS = 3000
-MOMENTUM = 0.9
+RATE = 1e-3
 FITTED = 0.01  # of the error of predicting the mean: the training error at which a run counts as finished
 
 
 class Deadline(Callback):
-    """Stops a run after so many seconds."""
+    """Stops a run so many seconds after its first step."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
-        self.start = time.perf_counter()
+        self.start: float | None = None
 
     def on_step_end(self, state: TrainingState) -> None:
         """Ask to stop once the time is over."""
+        self.start = self.start or time.perf_counter()
         if time.perf_counter() - self.start > self.seconds:
             state.stop = True
 
@@ -97,7 +98,8 @@ def _train(
         subset,
         test=test,
         steps=STEPS,
-        optimizer=partial(torch.optim.SGD, momentum=MOMENTUM),
+        optimizer="adam",
+        lr=RATE,
         batch_size=min(BATCH, n),
         loss="mse",
         seed=settings.seed,

@@ -1,11 +1,12 @@
 """Figures, the self-contained HTML page, `forecast.json`, and the terminal summary."""
 
-from widthwise.report._figure import Axis, Band, Bars, Figure, Guide, Heatmap, Line, Points, Series
+from widthwise.core import Axis, Band, Bars, Figure, Guide, Heatmap, Line, Points, Series
 from widthwise.report._forecast_figures import figures
 from widthwise.report._html import write_html
 from widthwise.report._json import json_schema, write_json
 from widthwise.report._plotly import to_plotly
 from widthwise.report._png import to_png
+from widthwise.report._result import ForecastReport
 from widthwise.report._save import save
 from widthwise.report._terminal import summary, summary_text
 
@@ -14,6 +15,7 @@ __all__ = [
     "Band",
     "Bars",
     "Figure",
+    "ForecastReport",
     "Guide",
     "Heatmap",
     "Line",

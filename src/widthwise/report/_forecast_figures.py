@@ -3,8 +3,8 @@
 import math
 from collections.abc import Callable
 
+from widthwise.core import Axis, Band, Bars, Figure, Guide, Heatmap, Line, Points, Series
 from widthwise.forecast._types import Forecast, LearningPoint
-from widthwise.report._figure import Axis, Band, Bars, Figure, Guide, Heatmap, Line, Points, Series
 from widthwise.report._select import RIDGES, curve, width_groups
 
 LEGEND = {"optimal": "optimal ridge", "zero": "zero ridge"}

@@ -11,9 +11,8 @@ import plotly.offline
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
-from widthwise.core import write_text
+from widthwise.core import Figure, write_text
 from widthwise.forecast._types import Forecast
-from widthwise.report._figure import Figure
 from widthwise.report._forecast_figures import figures
 from widthwise.report._plotly import to_plotly
 from widthwise.report._sections import sections, tiles

@@ -6,22 +6,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from widthwise.report._figure import (
-    PALETTE,
-    SYMBOLS,
-    Axis,
-    Band,
-    Bars,
-    Figure,
-    Guide,
-    Heatmap,
-    Line,
-    Points,
-    extent,
-    segments,
-    tick_label,
-    ticks,
-)
+from widthwise.core import Axis, Band, Bars, Figure, Guide, Heatmap, Line, Points
+from widthwise.report._figure import PALETTE, SYMBOLS, extent, segments, tick_label, ticks
 from widthwise.report._numbers import number, shorten, wrap
 
 GUIDE = "#7A828C"

@@ -9,21 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
 
-from widthwise.core import atomic_path
-from widthwise.report._figure import (
-    PALETTE,
-    Axis,
-    Band,
-    Bars,
-    Figure,
-    Guide,
-    Heatmap,
-    Line,
-    Points,
-    extent,
-    segments,
-    ticks,
-)
+from widthwise.core import Axis, Band, Bars, Figure, Guide, Heatmap, Line, Points, atomic_path
+from widthwise.report._figure import PALETTE, extent, segments, ticks
 from widthwise.report._numbers import number, shorten, wrap
 
 MARKERS = ("o", "s", "D", "^", "X", "*")

@@ -4,10 +4,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
 from jaxtyping import Float
 
-from widthwise.core import Value, to_plain
+from widthwise.core import Axis, Band, Figure, Line, Series, Value, to_plain
 from widthwise.theory._risk import Risk
 
 
@@ -37,18 +36,19 @@ class LearningCurve(Value):
             "rows": [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)],
         }
 
-    def plot(self) -> go.Figure:
+    def plot(self) -> Figure:
         """Test error with its 95 % interval against n, both axes logarithmic."""
         risk = self.risk
-        band = go.Scatter(
-            x=np.concatenate([risk.n, risk.n[::-1]]),
-            y=np.concatenate([risk.high, risk.low[::-1]]),
-            fill="toself",
-            line={"width": 0},
-            opacity=0.25,
-            name="95 % interval",
+        n, test, low, high = (tuple(float(v) for v in values) for values in (risk.n, risk.test, risk.low, risk.high))
+        inside = tuple(bool(flag) for flag in ~risk.extrapolated)
+        known = sum(inside)
+        series: list[Series] = [Band(n, low, high), Line("predicted", n[:known], test[:known])]
+        if known < len(n):
+            series.append(Line("extrapolated", n[max(known - 1, 0) :], test[max(known - 1, 0) :], dashed=True))
+        return Figure(
+            f"Test error at {self.tuning} ridge",
+            Axis("examples", "log"),
+            Axis("test MSE, summed over outputs", "log"),
+            tuple(series),
+            "Predicted test error of kernel regression with its 95 % interval; dashed beyond the samples.",
         )
-        figure = go.Figure([band, go.Scatter(x=risk.n, y=risk.test, mode="lines+markers", name="predicted test error")])
-        figure.update_xaxes(type="log", title="training samples")
-        figure.update_yaxes(type="log", title="mean squared error, summed over outputs")
-        return figure

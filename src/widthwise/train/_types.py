@@ -3,12 +3,11 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-import plotly.graph_objects as go
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from widthwise.core import Value, WidthwiseError
+from widthwise.core import Axis, Figure, Line, Value, WidthwiseError
 
 
 class CheckpointError(WidthwiseError):
@@ -81,15 +80,17 @@ class TrainingRun(Value):
         """Plain form, with `diverged`."""
         return {**super().to_dict(), "diverged": self.diverged}
 
-    def plot(self) -> go.Figure:
-        """Train and test loss against the step, both axes logarithmic."""
-        figure = go.Figure()
-        for name, values in (("train", self.history.train_loss), ("test", self.history.test_loss)):
-            if not values.isnan().all():
-                figure.add_scatter(x=self.history.step.tolist(), y=values.tolist(), name=name, mode="lines+markers")
-        figure.update_xaxes(type="log", title="step")
-        figure.update_yaxes(type="log", title="loss")
-        return figure
+    def plot(self) -> Figure:
+        """Training and held-out error against steps, with logarithmic axes."""
+        history = self.history
+        steps = tuple(float(step) for step in history.step.clamp_min(1))
+        columns = (("training set", history.train_mse), ("held-out set", history.test_mse))
+        lines = tuple(
+            Line(name, steps, tuple(values.tolist()), slot=slot)
+            for slot, (name, values) in enumerate(columns)
+            if not bool(values.isnan().all())
+        )
+        return Figure("Training", Axis("steps", "log"), Axis("MSE, summed over outputs", "log"), lines)
 
 
 @dataclass

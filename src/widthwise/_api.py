@@ -1,0 +1,75 @@
+"""The main job, as users call it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from widthwise.forecast import run_forecast
+from widthwise.report import ForecastReport
+
+
+def forecast(
+    model: Any,
+    data: Any,
+    *,
+    samples: int | None = None,
+    held_out: int | None = None,
+    width: int | None = None,
+    sizes: Sequence[int] | None = None,
+    draws: int = 10,
+    kernel: str = "auto",
+    parametrization: str = "ntk",
+    training_seconds: float = 30.0,
+    seed: int = 0,
+    keep: str | Path | None = None,
+    progress: bool = True,
+) -> ForecastReport:
+    """Forecast how a network will learn a task, next to measurements that show how far to trust it.
+
+    Args:
+        model: a ``torch.nn.Module``, a factory ``build()`` or ``build(width)``, a built-in name (``"mlp"``, ``"cnn"``,
+            ``"resnet"``, ``"transformer"``) or ``"file.py:function"``.
+        data: anything that `widthwise.data.load` reads: a name, a file, a folder, ``(inputs, targets)``, a data set.
+        samples: examples that the prediction may use (P); by default 4000, or two thirds of a smaller set.
+        held_out: examples on which errors are measured; by default up to 2000 of the rest.
+        width: of a model that takes one; by default 256, or the factory's own default.
+        sizes: numbers of examples at which the curve is measured; by default from 30 to half of the samples.
+        draws: random training sets per size.
+        kernel: ``"auto"``, ``"infinite"``, ``"monte-carlo"`` (mean over initialisations) or ``"empirical"``.
+        parametrization: of the tangent kernel, see `widthwise.infinite`.
+        training_seconds: budget of the training check; 0 leaves it out.
+        seed: of everything random; equal seeds give equal forecasts on one machine.
+        keep: folder in which finished stages are kept until the forecast is done, so that an interrupted run goes on.
+        progress: whether to show progress bars.
+
+    Returns:
+        A value with ``summary()``, ``to_dict()``, ``save(folder)`` and ``plot_*()``. Errors are means over test points of
+        the squared error summed over outputs, one-hot targets being centred by class frequencies; the ridge is added
+        to the Gram matrix itself.
+
+    Raises:
+        DataError, ModelError, UnsupportedOperation, ResourceError, OutputError: one sentence with the mend.
+
+    >>> import widthwise as ww
+    >>> result = ww.forecast("mlp", "iris", training_seconds=0, progress=False)
+    >>> result.overfitting.cost >= 1
+    True
+    """
+    chosen = None if sizes is None else tuple(int(n) for n in sizes)
+    return ForecastReport.of(
+        run_forecast(
+            model,
+            data,
+            samples=samples,
+            held_out=held_out,
+            width=width,
+            sizes=chosen,
+            draws=draws,
+            kernel=kernel,
+            parametrization=parametrization,
+            training_seconds=training_seconds,
+            seed=seed,
+            keep=keep,
+            progress=progress,
+        )
+    )
