@@ -5,10 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from widthwise.core import ModelError
+from widthwise.core import ModelError, UnsupportedOperation
 from widthwise.program import AxisKind, Node, Program, Ref
 
-RESHAPES = ("view", "reshape", "expand", "unsafe_view")
+RESHAPES = ("aten.view.default", "aten.reshape.default", "aten.expand.default", "aten._unsafe_view.default")
 
 
 def run_concrete(program: Program, nodes: list[Node], inputs: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -23,15 +23,54 @@ def run_concrete(program: Program, nodes: list[Node], inputs: dict[str, Tensor])
         if node.kind == "input":
             values[node.name] = _checked(node, inputs[node.name])
         elif node.kind == "constant":
-            values[node.name] = node.value
+            values[node.name] = _like(node.value, next(iter(inputs.values())))
     with torch.no_grad():
         for node in nodes:
-            assert node.target is not None
             args, kwargs = _resolve(node.args, values), _resolve(node.kwargs, values)
-            if any(word in node.op for word in RESHAPES) and node.shape is not None and node.axes is not None:
+            if node.op in RESHAPES and node.shape is not None and node.axes is not None:
                 args = [args[0], _rebatched(node, batch)]
-            values[node.name] = node.target(*args, **kwargs)
+            values[node.name] = _run(node, args, kwargs)
     return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+
+
+def check_examples_apart(program: Program, nodes: list[Node], name: str, x: Tensor) -> None:
+    """Refuse programs that mix examples before the first matrix: their kernel is no function of two inputs.
+
+    Raises:
+        UnsupportedOperation: the value of a node for one example depends on the other examples.
+    """
+    if x.shape[0] < 2 or not nodes:
+        return
+    together = run_concrete(program, nodes, {name: torch.stack([x[0], x[-1]])})
+    alone = run_concrete(program, nodes, {name: x[:1]})
+    for node in nodes:
+        one, both = alone.get(node.name), together.get(node.name)
+        if one is None or both is None or one.dim() == 0 or one.shape[1:] != both.shape[1:]:
+            continue
+        if both.shape != one.shape and torch.allclose(both[: one.shape[0]], one, rtol=1e-4, atol=1e-6, equal_nan=True):
+            continue
+        if both.shape == one.shape and torch.equal(both, one):
+            continue
+        raise UnsupportedOperation(node.op, node.module_path, "it mixes the examples of a batch")
+
+
+def _like(value: Any, x: Tensor) -> Any:
+    """A constant in the floating type and on the device of the inputs."""
+    if not isinstance(value, Tensor):
+        return value
+    floating = value.is_floating_point() and x.is_floating_point()
+    return value.to(device=x.device, dtype=x.dtype if floating else value.dtype)
+
+
+def _run(node: Node, args: Any, kwargs: Any) -> Any:
+    assert node.target is not None
+    try:
+        return node.target(*args, **kwargs)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise ModelError(
+            f"operation {node.op} in module '{node.module_path}' fails on these inputs: {reason}"
+        ) from error
 
 
 def _checked(node: Node, value: Tensor) -> Tensor:

@@ -47,12 +47,20 @@ class Inputs(Field):
 
 @dataclass(frozen=True, eq=False)
 class Tokens(Field):
-    """Rows of a random table, looked up by index (embedding): moment = variance * [same index]."""
+    """Rows of a random table, looked up by index (embedding): moment = variance * [same index].
+
+    Attributes:
+        node: name of the node that holds the indices.
+        batched: whether the indices depend on the inputs.
+        padding: the row that is zero and not trained; -1 for none.
+    """
 
     node: str
     weight: Weight
     variance: float
     positions: Sizes
+    batched: bool = True
+    padding: int = -1
     gaussian: bool = True
 
 
@@ -73,11 +81,12 @@ class Shared(Field):
 
 @dataclass(frozen=True, eq=False)
 class Offset(Field):
-    """A constant added to every coordinate; its parameter, if any, is trained."""
+    """A constant added to every coordinate; its parameter, if any, is trained (`own` as for `Shared`)."""
 
     weight: Weight | None
     value: float
     positions: Sizes
+    own: tuple[bool, ...] = ()
 
     @property
     def gaussian(self) -> bool:  # type: ignore[override]
@@ -144,14 +153,12 @@ class Normalised(Field):
 
     Attributes:
         pooled: whether the mean also runs over all positions.
-        gain: constant factor after the division.
     """
 
     source: Field
     statistic: Field
     eps: float
     pooled: bool
-    gain: float = 1.0
 
     @property
     def positions(self) -> Sizes:  # type: ignore[override]
@@ -176,10 +183,11 @@ class Centred(Field):
 
 @dataclass(frozen=True, eq=False)
 class Gained(Field):
-    """A field times a trained vector whose entries all start at one: only the tangent changes."""
+    """A field times a trained vector whose entries all start at one value."""
 
     source: Field
     weight: Weight
+    value: float
 
     @property
     def positions(self) -> Sizes:  # type: ignore[override]
@@ -239,10 +247,12 @@ class Contraction:
         diagonal: maps moments at equal positions ``[N, *P]`` to such moments ``[N, *P']`` of the product.
         full: maps moments at all pairs ``[N, *P, *Q]`` to ``[N, *P', *Q']``.
         positions: P'.
+        key: says the same in comparable form: the uses of one matrix have to agree on it.
         needs_diagonal_only: the product has no positions left, so that full moments are never needed.
     """
 
     positions: Sizes
+    key: tuple
     diagonal: Callable[[Tensor], Tensor]
     full: Callable[[Tensor], Tensor]
     needs_diagonal_only: bool = False
@@ -260,6 +270,12 @@ class Move:
     positions: Sizes
     apply: Callable[[Tensor], Tensor]
     gathers: bool
+
+
+def position_diagonal(moment: Tensor, sizes: Sizes) -> Tensor:
+    """``[N, *P, *P]`` to ``[N, *P]``: pairs of equal positions."""
+    count = prod(sizes)
+    return torch.diagonal(moment.reshape(-1, count, count), dim1=1, dim2=2).reshape(-1, *sizes)
 
 
 def combine(terms: list[tuple[float, Field]]) -> Field:
@@ -295,14 +311,3 @@ def blockwise(function: Callable[[Field], Field], field: Field) -> Field:
     if isinstance(field, Concat):
         return Concat(tuple(function(part) for part in field.parts), field.fractions)
     return function(field)
-
-
-def flat_moment(moment: Tensor, lead: int, sizes: Sizes) -> Tensor:
-    """View ``[*lead, *sizes]`` as ``[N, *sizes]``."""
-    return moment.reshape(prod(moment.shape[:lead]), *sizes)
-
-
-def position_diagonal(moment: Tensor, sizes: Sizes) -> Tensor:
-    """``[N, *P, *P]`` to ``[N, *P]``: pairs of equal positions."""
-    count = prod(sizes)
-    return torch.diagonal(moment.reshape(-1, count, count), dim1=1, dim2=2).reshape(-1, *sizes)

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from widthwise.core import DataError, UnsupportedOperation, Value, available_bytes, progress
 from widthwise.kernels import _rules_linear, _rules_norm, _rules_pointwise, _rules_shape  # noqa: F401 (registers rules)
-from widthwise.kernels._concrete import run_concrete
+from widthwise.kernels._checks import check_gradient_independence
+from widthwise.kernels._concrete import check_examples_apart, run_concrete
+from widthwise.kernels._evaluator import Contribution, Evaluator
 from widthwise.kernels._fields import Concat, Field, Image, Local, Moved, Product, Sum
 from widthwise.kernels._lowering import Concrete, Lowering, Scales
-from widthwise.kernels._moments import Contribution, Evaluator
-from widthwise.program import Node, Program, Weight
+from widthwise.program import Node, Program
 
 Parametrization = Literal["ntk", "plain", "standard"]
 
@@ -155,6 +156,8 @@ class Limit:
                 raise DataError(f"{name} is empty; give at least one input.")
             if x is not None and x.is_floating_point() and not bool(torch.isfinite(x).all()):
                 raise DataError(f"{name} holds values that are not finite; remove or replace them.")
+            if x is not None:
+                check_examples_apart(self.program, self._lowering.concrete, self.program.inputs[0], x)
         n1, n2 = x1.shape[0], (x1 if x2 is None else x2).shape[0]
         side = self.tile_side(field)
         results = [torch.empty(n1, n2, dtype=dtype) for _ in kinds]
@@ -239,29 +242,13 @@ def infinite(
     >>> limit(torch.eye(3)).nngp.diagonal()  # sigma^2 |x|^2 / d / 2
     tensor([0.1667, 0.1667, 0.1667], dtype=torch.float64)
     """
-    lowering = Lowering(program, Scales(weight_std, bias_std))
+    contribution_of(parametrization)
+    lowering = Lowering(program, Scales(weight_std, bias_std), trains_constants=parametrization != "ntk")
     lowering.run()
     output = lowering.values[program.output]
     if isinstance(output, Concrete):
         raise UnsupportedOperation("output", "", "the output does not depend on any trained matrix")
-    if isinstance(output, Weight):
+    if not isinstance(output, Field):
         raise UnsupportedOperation("output", "", "the output is a parameter itself")
-    _check_gradient_independence(lowering, output)
+    check_gradient_independence(program, output)
     return Limit(program, lowering, output, parametrization)
-
-
-def _check_gradient_independence(lowering: Lowering, output: Field) -> None:
-    """Refuse outputs for which the backward pass may not use fresh copies of the matrices (section 2.4)."""
-    if not output.gaussian:
-        node = lowering.program.node(lowering.program.output)
-        raise UnsupportedOperation(
-            node.op,
-            node.module_path,
-            "the output is not a linear readout, so that gradients depend on the forward pass",
-        )
-    terms = output.terms if isinstance(output, Sum) else ((1.0, output),)
-    readouts = {term.weight.name for _, term in terms if isinstance(term, Product)}
-    for value in lowering.values.values():
-        inner = value.source if isinstance(value, Product) else None
-        if isinstance(inner, Product) and inner.weight.name in readouts:
-            raise UnsupportedOperation("readout", "", "the readout matrix is also used inside the network")

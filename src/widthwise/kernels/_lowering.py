@@ -9,10 +9,10 @@ from fnmatch import fnmatchcase
 from math import prod
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from widthwise.core import UnsupportedOperation
+from widthwise.kernels._checks import check_field, check_inputs, check_storage, coordinates
 from widthwise.kernels._fields import Field, Inputs, Offset, Shared, Sizes, combine
 from widthwise.kernels._positions import broadcast
 from widthwise.program import Axis, AxisKind, Node, Program, Ref, Weight
@@ -31,7 +31,14 @@ class Concrete:
     batched: bool
 
 
-Lowered = Field | Concrete | Weight
+@dataclass(frozen=True)
+class Transposed:
+    """A parameter matrix with its two axes exchanged."""
+
+    weight: Weight
+
+
+Lowered = Field | Concrete | Weight | Transposed
 Rule = Callable[["Lowering", Node], Lowered]
 
 RULES: dict[str, Rule] = {}
@@ -75,14 +82,24 @@ class Scales:
 
 @dataclass
 class Lowering:
-    """Walks a program once and keeps the value of each node."""
+    """Walks a program once and keeps the value of each node.
+
+    Attributes:
+        trains_constants: whether parameters that are constant at initialisation count as trained.
+        values: value of each node.
+        concrete: nodes that are computed on the data itself.
+        rules: how each node was read.
+        uses: how each matrix is used; one matrix has to be used in one way.
+    """
 
     program: Program
     scales: Scales = field(default_factory=Scales)
+    trains_constants: bool = False
     values: dict[str, Any] = field(default_factory=dict)
     concrete: list[Node] = field(default_factory=list)
-    rules: dict[str, str] = field(default_factory=dict)  # node name -> how it was read
+    rules: dict[str, str] = field(default_factory=dict)
     weights: dict[str, Weight] = field(default_factory=dict)
+    uses: dict[str, tuple] = field(default_factory=dict)
 
     def run(self) -> None:
         """Lower every node that the output needs.
@@ -91,29 +108,30 @@ class Lowering:
             UnsupportedOperation: a node on the way to the output has no rule.
         """
         self.weights = {weight.name: weight for weight in self.program.weights}
-        for node in self.program.nodes:
-            if node.name in self._needed:
-                self.values[node.name] = self._lower(node)
+        needed = self._needed()
+        check_inputs(self.program, needed)
+        nodes = [node for node in self.program.nodes if node.name in needed]
+        check_storage(self.weights[name] for name in dict.fromkeys(node.op for node in nodes if node.kind == "weight"))
+        for node in nodes:
+            self.values[node.name] = self._lower(node)
 
-    @property
     def _needed(self) -> set[str]:
-        if not hasattr(self, "_needed_names"):
-            needed, stack = set(), [self.program.output]
-            nodes = {node.name: node for node in self.program.nodes}
-            while stack:
-                name = stack.pop()
-                if name not in needed:
-                    needed.add(name)
-                    stack += [ref.name for ref in references((nodes[name].args, nodes[name].kwargs))]
-            self._needed_names = needed
-        return self._needed_names
+        """Names of the nodes that the output depends on."""
+        needed: set[str] = set()
+        stack = [self.program.output]
+        while stack:
+            name = stack.pop()
+            if name not in needed:
+                needed.add(name)
+                stack += [ref.name for ref in self.program.node(name).refs]
+        return needed
 
     def _lower(self, node: Node) -> Lowered:
         if node.kind == "weight":
             return self.weights[node.op]
         if node.kind in ("input", "constant"):
             return Concrete(node.name, batched=node.kind == "input")
-        operands = [self.values[ref.name] for ref in references((node.args, node.kwargs))]
+        operands = [self.values[ref.name] for ref in node.refs]
         if all(isinstance(operand, Concrete) for operand in operands):
             self.concrete.append(node)
             self.rules[node.name] = "concrete"
@@ -123,7 +141,10 @@ class Lowering:
             raise UnsupportedOperation(node.op, node.module_path)
         if node.axes is None:
             raise self.refuse(node, "the meaning of its axes is not known")
-        return found(self, node)
+        value = found(self, node)
+        if isinstance(value, Field):
+            check_field(self, node, value, position_sizes(node.axes))
+        return value
 
     # -- what rules ask for ------------------------------------------------------------------------------------------
 
@@ -165,22 +186,52 @@ class Lowering:
             return self.vector(value, self.axes(argument), node)
         if isinstance(value, Concrete) and value.batched:
             axes = self.axes(argument)
-            return self.inputs(argument, tuple(i for i, axis in enumerate(axes) if _is_feature(axis)), node)
+            return self.inputs(argument, tuple(i for i, axis in enumerate(axes) if coordinates([axis])), node)
         raise self.refuse(node, "it mixes a constant tensor with random coordinates")
 
     def vector(self, weight: Weight, axes: tuple[Axis, ...], node: Node) -> Field:
         """A parameter that is added as it is (bias, positional parameter)."""
         positions = position_sizes(axes)
-        constant = constant_value(weight)
+        own = (True,) * len(positions)
         std = Scales.pick(self.scales.bias_std, weight.name)
-        if std is None and constant is not None:
-            return Offset(weight, constant, positions)
-        std = weight.init_std if std is None else std
-        if std == weight.init_std and abs(weight.init_mean) > 6 * std / weight.value.numel() ** 0.5:
+        constant = constant_value(weight) if std is None else None
+        if coordinates(node.axes or ()) and not coordinates(axes):
+            self._refuse_shared(weight, constant, node)
+        if constant is not None:
+            return Offset(weight, constant, positions, own)
+        if std is None:
+            std = weight.init_std
+            if abs(weight.init_mean) > 6 * std / weight.value.numel() ** 0.5:
+                mean = f"{weight.init_mean:.3g}"
+                raise self.refuse(node, f"parameter {weight.name} is random with a mean of {mean}, not zero")
+        return Shared(weight, std**2, positions, own)
+
+    def _refuse_shared(self, weight: Weight, constant: float | None, node: Node) -> None:
+        if constant is None:
+            raise self.refuse(node, f"one random number of parameter {weight.name} is shared by all coordinates")
+        self.untrained(weight, node)
+
+    def untrained(self, weight: Weight, node: Node) -> None:
+        """A parameter whose own part of the tangent kernel has no deterministic limit has to count as not trained.
+
+        Raises:
+            UnsupportedOperation: it is trained, and constants count as trained.
+        """
+        if self.trains_constants and weight.value.requires_grad:
             raise self.refuse(
-                node, f"parameter {weight.name} is random with a mean of {weight.init_mean:.3g}, not zero"
+                node,
+                f"one number of the trained parameter {weight.name} acts on all coordinates, so that its part of the "
+                "tangent kernel stays random (freeze it, or take parametrization='ntk')",
             )
-        return Shared(weight, std**2, positions, (True,) * len(positions))
+
+    def used(self, weight: Weight, way: tuple, node: Node) -> None:
+        """Note how a matrix is used.
+
+        Raises:
+            UnsupportedOperation: it is already used in another way, for example transposed.
+        """
+        if self.uses.setdefault(weight.name, way) != way:
+            raise self.refuse(node, f"matrix {weight.name} is used a second time in another way (transposed, resized)")
 
     def matrix(self, weight: Weight, contracted: int, node: Node) -> float:
         """sigma_w^2 of a matrix: variance of its entries times the number contracted."""
@@ -197,13 +248,16 @@ class Lowering:
     def inputs(self, argument: Ref, contracted: tuple[int, ...], node: Node) -> Inputs:
         """Concrete data whose feature axes a random matrix contracts."""
         axes = self.axes(argument)
-        if not axes or not any(factor.kind is AxisKind.BATCH for factor in axes[0]):
+        front = [factor.kind for factor in axes[0]] if axes else []
+        if AxisKind.BATCH not in front[:1] or AxisKind.BATCH in front[1:] or 0 in contracted:
             raise self.refuse(node, "its data operand has no batch axis in front")
         kept = [i for i in range(1, len(axes)) if i not in contracted]
-        positions = tuple(factor.size for i in kept for factor in axes[i])
+        positions = tuple(f.size for i in (0, *kept) for f in axes[i] if f.kind is not AxisKind.BATCH)
+        sites = prod(positions)
 
         def read(tensor: Tensor) -> Tensor:
-            return tensor.permute(0, *kept, *contracted).reshape(tensor.shape[0], prod(positions), -1)
+            ordered = tensor.permute(0, *kept, *contracted)
+            return ordered.reshape(-1, sites, prod(ordered.shape) // max(1, _examples(ordered, axes) * sites))
 
         return Inputs(argument.name, read, positions)
 
@@ -212,6 +266,9 @@ class Lowering:
         operand = self.field(argument, node)
         assert node.axes is not None
         axes = self.axes(argument)
+        random = not isinstance(operand, (Inputs, Offset, Shared))
+        if random and coordinates(node.axes) != coordinates(axes):
+            raise self.refuse(node, "coordinates of its operands do not line up, or all share one random number")
         axes = ((),) * (len(node.axes) - len(axes)) + tuple(axes)
         present, sizes = [], []
         for own, result in zip(axes, node.axes, strict=True):
@@ -222,9 +279,7 @@ class Lowering:
         if tuple(size for size, here in zip(sizes, present, strict=True) if here) != operand.positions:
             raise self.refuse(node, "its operands' positions do not line up")
         if isinstance(operand, (Shared, Offset)):
-            own = iter(operand.own) if isinstance(operand, Shared) else iter(())
-            if isinstance(operand, Offset):
-                return replace(operand, positions=tuple(sizes))
+            own = iter(operand.own)
             return replace(operand, positions=tuple(sizes), own=tuple(next(own) if here else False for here in present))
         return broadcast(operand, tuple(sizes), tuple(present))
 
@@ -232,23 +287,20 @@ class Lowering:
         """Add a bias parameter of the width axis to a product."""
         if bias is None:
             return product
-        vector = self.vector(self.value(bias), ((),), node)
-        own = (False,) * len(product.positions)
-        placed = replace(vector, positions=product.positions)
-        if isinstance(placed, Shared):
-            placed = replace(placed, own=own)
+        if not isinstance(self.value(bias), Weight):
+            raise self.refuse(node, "its bias is computed, not a parameter")
+        axes = self.axes(bias)
+        if position_sizes(axes):
+            return combine([(1.0, product), (1.0, self.aligned(bias, node))])
+        vector = self.vector(self.value(bias), axes, node)
+        assert isinstance(vector, (Shared, Offset))
+        placed = replace(vector, positions=product.positions, own=(False,) * len(product.positions))
         return combine([(1.0, product), (1.0, placed)])
 
 
-def references(tree: Any) -> list[Ref]:
-    """Every reference inside nested arguments."""
-    if isinstance(tree, Ref):
-        return [tree]
-    if isinstance(tree, dict):
-        return [ref for item in tree.values() for ref in references(item)]
-    if isinstance(tree, (list, tuple)):
-        return [ref for item in tree for ref in references(item)]
-    return []
+def _examples(tensor: Tensor, axes: tuple[Axis, ...]) -> int:
+    """Number of examples along the first axis, which may hold positions too."""
+    return tensor.shape[0] // prod(f.size for f in axes[0] if f.kind is not AxisKind.BATCH)
 
 
 def position_sizes(axes: tuple[Axis, ...]) -> Sizes:
@@ -257,10 +309,5 @@ def position_sizes(axes: tuple[Axis, ...]) -> Sizes:
 
 
 def constant_value(weight: Weight) -> float | None:
-    """The one value of all entries of a weight, None where they differ."""
-    first = weight.value.detach().reshape(-1)[0]
-    return float(first) if bool(torch.all(weight.value == first)) else None
-
-
-def _is_feature(axis: Axis) -> bool:
-    return any(factor.kind in (AxisKind.FEATURE, AxisKind.WIDTH) for factor in axis)
+    """The one value that all entries of a weight have at initialisation, None where they are random."""
+    return weight.init_mean if weight.init_std == 0.0 else None

@@ -10,13 +10,17 @@ from torch.nn import functional
 from widthwise.kernels._fields import Contraction, Field, Move, Moved, Sizes
 
 
-def pointwise(positions: Sizes) -> Contraction:
+def pointwise(positions: Sizes, key: tuple = ("pointwise",)) -> Contraction:
     """A matrix that acts on the width axis alone: positions stay."""
-    return Contraction(positions, lambda m: m, lambda m: m)
+    return Contraction(positions, key, lambda m: m, lambda m: m)
 
 
-def flattened(positions: Sizes, contracted: tuple[bool, ...]) -> Contraction:
-    """A matrix that contracts the width axis together with some position axes: the mean over equal positions."""
+def flattened(positions: Sizes, contracted: tuple[bool, ...], layout: tuple) -> Contraction:
+    """A matrix that contracts the width axis together with some position axes: the mean over equal positions.
+
+    Args:
+        layout: in which order the contracted axis runs over coordinates and positions.
+    """
     kept = tuple(size for size, gone in zip(positions, contracted, strict=True) if not gone)
     gone = [axis for axis, flag in enumerate(contracted) if flag]
     count = len(positions)
@@ -33,7 +37,8 @@ def flattened(positions: Sizes, contracted: tuple[bool, ...]) -> Contraction:
         turned = turned.reshape(moment.shape[0], *kept, *kept, sites, sites)
         return torch.diagonal(turned, dim1=-2, dim2=-1).mean(-1)
 
-    return Contraction(kept, diagonal, full, needs_diagonal_only=not kept)
+    key = ("flattened", positions, contracted, layout)
+    return Contraction(kept, key, diagonal, full, needs_diagonal_only=not kept)
 
 
 def convolved(
@@ -67,7 +72,8 @@ def convolved(
             moment = _joint_shift(moment, axis, dims, kernel[axis], stride[axis], padding[axis], dilation[axis])
         return moment.reshape(-1, *positions, *positions)
 
-    return Contraction(positions, diagonal, full, needs_diagonal_only=prod(out) == 1)
+    key = ("convolved", image, kernel, stride, tuple(padding), dilation)
+    return Contraction(positions, key, diagonal, full, needs_diagonal_only=prod(out) == 1)
 
 
 def _box_sum(value: Tensor, windows: list[tuple[int, int]], size: int, stride: int, padding: tuple[int, int]) -> Tensor:

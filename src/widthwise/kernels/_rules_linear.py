@@ -1,62 +1,66 @@
 """Rules of operations that multiply by a random matrix: linear, matmul, convolution, embedding."""
 
+from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from widthwise.core import UnsupportedOperation
-from widthwise.kernels._fields import Field, Inputs, Product, Tokens
-from widthwise.kernels._lowering import Concrete, Lowered, Lowering, position_sizes, rule
+from widthwise.kernels._checks import check_contracted
+from widthwise.kernels._fields import Field, Inputs, Product, Tokens, combine
+from widthwise.kernels._lowering import Concrete, Lowered, Lowering, Scales, Transposed, position_sizes, rule
 from widthwise.kernels._positions import convolved, flattened, patches, pointwise
-from widthwise.program import AxisKind, Node, Ref, Weight, axis_size
+from widthwise.program import Node, Ref, Weight, axis_size
 
 
-def contract_last_axis(run: Lowering, node: Node, operand: Ref, weight: Weight) -> Product:
-    """``operand @ weight`` over the operand's last axis."""
+def contract_last_axis(run: Lowering, node: Node, operand: Ref, matrix: Any, *, rows_are_outputs: bool) -> Product:
+    """``operand @ matrix`` over the operand's last axis.
+
+    Args:
+        rows_are_outputs: whether the matrix is stored as ``[out, in]``.
+    """
+    value = run.value(matrix)
+    if isinstance(value, Transposed):
+        value, rows_are_outputs = value.weight, not rows_are_outputs
+    if not isinstance(value, Weight):
+        raise run.refuse(node, "its matrix is computed, not a parameter (attention comes with a later version)")
     axes = run.axes(operand)
     fan_in = axis_size(axes[-1])
-    source = run.value(operand)
-    if isinstance(source, Concrete):
-        inputs = run.inputs(operand, (len(axes) - 1,), node)
-        return Product(weight, run.matrix(weight, fan_in, node), fan_in, inputs, pointwise(inputs.positions))
-    field = run.field(operand, node)
-    kinds = [factor.kind for factor in axes[-1]]
-    if kinds and AxisKind.WIDTH not in kinds and AxisKind.FEATURE not in kinds and AxisKind.HEAD not in kinds:
-        raise run.refuse(node, "its matrix mixes positions, not coordinates")
-    last = len(position_sizes(axes[-1:]))
-    gone = (False,) * (len(field.positions) - last) + (True,) * last
-    contraction = flattened(field.positions, gone) if last else pointwise(field.positions)
-    return Product(weight, run.matrix(weight, fan_in, node), fan_in, field, contraction)
+    if isinstance(run.value(operand), Concrete):
+        field: Field = run.inputs(operand, (len(axes) - 1,), node)
+        contraction = pointwise(field.positions)
+    else:
+        field = run.field(operand, node)
+        check_contracted(run, node, axes, len(axes) - 1)
+        last = len(position_sizes(axes[-1:]))
+        gone = (False,) * (len(field.positions) - last) + (True,) * last
+        layout = tuple((factor.kind, factor.size) for factor in axes[-1])
+        contraction = flattened(field.positions, gone, layout) if last else pointwise(field.positions)
+    run.used(value, (rows_are_outputs or len(value.shape) == 1, contraction.key), node)
+    run.rules[node.name] = "exact"
+    return Product(value, run.matrix(value, fan_in, node), fan_in, field, contraction)
 
 
 @rule("aten.linear.default")
 def linear(run: Lowering, node: Node) -> Lowered:
-    weight = run.value(node.args[1])
-    if not isinstance(weight, Weight):
-        raise run.refuse(node, "its matrix is computed, not a parameter")
-    run.rules[node.name] = "exact"
-    product = contract_last_axis(run, node, node.args[0], weight)
+    product = contract_last_axis(run, node, node.args[0], node.args[1], rows_are_outputs=True)
     return run.with_bias(product, run.arg(node, 2, "bias"), node)
 
 
 @rule("aten.addmm.default")
 def addmm(run: Lowering, node: Node) -> Lowered:
-    bias, operand, matrix = node.args[:3]
-    weight = run.value(matrix)
-    if not isinstance(weight, Weight):
-        raise run.refuse(node, "its matrix is computed, not a parameter")
-    run.rules[node.name] = "exact"
-    return run.with_bias(contract_last_axis(run, node, operand, weight), bias, node)
+    added, operand, matrix = node.args[:3]
+    product = contract_last_axis(run, node, operand, matrix, rows_are_outputs=False)
+    scale, of_added = (float(node.kwargs.get(name, 1)) for name in ("alpha", "beta"))
+    return combine([(scale, product), (of_added, run.aligned(added, node))])
 
 
-@rule("aten.matmul.default", "aten.mm.default")
+@rule("aten.matmul.default", "aten.mm.default", "aten.mv.default")
 def matmul(run: Lowering, node: Node) -> Lowered:
     weight = run.value(node.args[1])
-    if not isinstance(weight, Weight) or len(weight.shape) != 2:
-        raise run.refuse(node, "it multiplies two activations (attention comes with a later version)")
-    run.rules[node.name] = "exact"
-    return contract_last_axis(run, node, node.args[0], weight)
+    if isinstance(weight, Weight) and len(weight.shape) > 2:
+        raise run.refuse(node, "it multiplies by a stack of matrices")
+    return contract_last_axis(run, node, node.args[0], node.args[1], rows_are_outputs=False)
 
 
 def _spread(value: Any, count: int) -> tuple[int, ...]:
@@ -85,9 +89,10 @@ def convolution(run: Lowering, node: Node) -> Lowered:
     stride, dilation = (_spread(run.arg(node, i, name, 1), dims) for i, name in ((3, "stride"), (5, "dilation")))
     padding = _padding(run.arg(node, 4, "padding", 0), kernel, dilation)
     axes = run.axes(operand)
-    if len(axes) != dims + 2:
-        raise run.refuse(node, "it is applied without a batch axis")
+    if len(axes) != dims + 2 or position_sizes(axes[:2]):
+        raise run.refuse(node, "its operand is not batch, channels and image axes")
     image = tuple(axis_size(axis) for axis in axes[2:])
+    way = ("filters", kernel, stride, tuple(padding), dilation, image)
     field: Field
     if isinstance(run.value(operand), Concrete):
         _, sizes = patches(torch.zeros(1, 1, *image, device="meta"), kernel, stride, padding, dilation)
@@ -96,13 +101,15 @@ def convolution(run: Lowering, node: Node) -> Lowered:
         def read(tensor: Tensor) -> Tensor:
             return patches(tensor, kernel, stride, padding, dilation)[0]
 
-        field, contraction = Inputs(operand.name, read, positions), pointwise(positions)
+        field, contraction = Inputs(operand.name, read, positions), pointwise(positions, ("patches",))
     else:
         field = run.field(operand, node)
+        check_contracted(run, node, axes, 1)
+        if prod(field.positions) != prod(image):
+            raise run.refuse(node, "its image axes do not hold all positions")
         contraction = convolved(field.positions, image, kernel, stride, padding, dilation)
-    contracted = weight.shape[1]
-    for taps in kernel:
-        contracted *= taps
+    contracted = prod(weight.shape[1:])
+    run.used(weight, (*way, contraction.key), node)
     run.rules[node.name] = "exact"
     product = Product(weight, run.matrix(weight, contracted, node), contracted, field, contraction)
     return run.with_bias(product, run.arg(node, 2, "bias"), node)
@@ -113,10 +120,14 @@ def embedding(run: Lowering, node: Node) -> Lowered:
     weight, indices = run.value(node.args[0]), run.value(node.args[1])
     if not isinstance(weight, Weight) or not isinstance(indices, Concrete):
         raise run.refuse(node, "only a parameter table looked up by data has a rule")
-    if not indices.batched:
-        raise UnsupportedOperation(node.op, node.module_path, "a table looked up by a constant index has no rule yet")
-    std = run.scales.pick(run.scales.weight_std, weight.name)
-    variance = (weight.init_std if std is None else std) ** 2
+    padding = run.arg(node, 2, "padding_idx", -1)
+    if padding >= 0 and bool(weight.value[padding].any()):
+        raise run.refuse(node, f"row {padding} of table {weight.name} is a padding row but not zero")
+    std = Scales.pick(run.scales.weight_std, weight.name)
+    if std is None:
+        run.matrix(weight, 1, node)
+        std = weight.init_std
     assert node.axes is not None
+    run.used(weight, ("table",), node)
     run.rules[node.name] = "exact"
-    return Tokens(node.args[1].name, weight, variance, position_sizes(node.axes))
+    return Tokens(node.args[1].name, weight, std**2, position_sizes(node.axes), indices.batched, padding)

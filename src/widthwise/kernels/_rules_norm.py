@@ -4,10 +4,10 @@ from typing import Any
 
 import torch
 
-from widthwise.kernels._fields import Centred, Concat, Field, Normalised, Offset, blockwise, combine
+from widthwise.kernels._fields import Centred, Concat, Field, Inputs, Normalised, Offset, blockwise, combine
 from widthwise.kernels._lowering import Lowered, Lowering, rule
 from widthwise.kernels._rules_pointwise import gain
-from widthwise.program import AxisKind, Node, Weight
+from widthwise.program import AxisKind, Node, Weight, axis_size
 
 
 def _normalise(run: Lowering, node: Node, *, centre: bool, axes: Any, eps: float) -> Field:
@@ -40,7 +40,11 @@ def _affine(run: Lowering, node: Node, field: Field, weight: Any, bias: Any) -> 
             continue
         if not isinstance(value, Weight):
             raise run.refuse(node, f"its {what} is not a parameter")
-        field = gain(run, node, value, field) if what == "gain" else run.with_bias(field, parameter, node)
+        field = (
+            gain(run, node, value, run.axes(parameter), field)
+            if what == "gain"
+            else run.with_bias(field, parameter, node)
+        )
     return field
 
 
@@ -68,6 +72,9 @@ def group_norm(run: Lowering, node: Node) -> Lowered:
     axes = run.axes(node.args[0])[1:]
     if isinstance(run.value(node.args[0]), Concat):
         raise run.refuse(node, "its groups cut through a concatenation")
+    groups, channels = node.args[1], axis_size(axes[0])
+    if groups > 1 and (groups == channels or isinstance(run.field(node.args[0], node), Inputs)):
+        raise run.refuse(node, f"each of its {groups} groups holds {channels // groups} coordinates, not many")
     field = _normalise(run, node, centre=True, axes=axes, eps=run.arg(node, 4, "eps", 1e-5))
     return _affine(run, node, field, run.arg(node, 2, "weight"), run.arg(node, 3, "bias"))
 
@@ -86,6 +93,6 @@ def batch_norm(run: Lowering, node: Node) -> Lowered:
     operand = run.field(source, node)
     terms: list[tuple[float, Field]] = [(scale, operand)]
     if centre:
-        terms.append((-scale * centre, Offset(None, 1.0, operand.positions)))
+        terms.append((-scale * centre, Offset(None, 1.0, operand.positions, (False,) * len(operand.positions))))
     run.rules[node.name] = "exact"
     return _affine(run, node, combine(terms), weight, bias)

@@ -6,11 +6,12 @@ from typing import Any
 
 import torch
 
+from widthwise.kernels._checks import coordinates
 from widthwise.kernels._fields import Field, Gained, Image, Local, Offset, Sum, blockwise, combine
-from widthwise.kernels._lowering import Concrete, Lowered, Lowering, constant_value, rule
+from widthwise.kernels._lowering import Concrete, Lowered, Lowering, constant_value, position_sizes, rule
 from widthwise.kernels._sampling import NoSamplingRule, gaussian_atoms
 from widthwise.numerics import ACTIVATIONS, Activation
-from widthwise.program import AxisKind, Node, Weight
+from widthwise.program import Axis, AxisKind, Node, Weight
 
 
 def _plain(name: str, *options: tuple[int, str, Any]) -> Callable[[Lowering, Node], Activation]:
@@ -40,7 +41,20 @@ def _prelu(run: Lowering, node: Node) -> Activation:
     slope = constant_value(weight) if isinstance(weight, Weight) else None
     if slope is None:
         raise run.refuse(node, "its slopes differ between channels")
+    run.untrained(weight, node)
     return ACTIVATIONS["leaky_relu"](slope)
+
+
+def _rrelu(run: Lowering, node: Node) -> Activation:
+    if run.arg(node, 3, "training", False):
+        raise run.refuse(node, "random slopes in training mode have no rule; trace the module in eval mode")
+    return ACTIVATIONS["leaky_relu"]((run.arg(node, 1, "lower", 1 / 8) + run.arg(node, 2, "upper", 1 / 3)) / 2)
+
+
+def _softplus(run: Lowering, node: Node) -> Activation:
+    if run.arg(node, 2, "threshold", 20.0) < 15:
+        raise run.refuse(node, "softplus has a rule for thresholds of 15 and more")
+    return ACTIVATIONS["softplus"](run.arg(node, 1, "beta", 1.0))
 
 
 def _pow(run: Lowering, node: Node) -> Activation:
@@ -67,7 +81,7 @@ ELEMENTWISE: dict[str, Callable[[Lowering, Node], Activation]] = {
     "aten.relu.default": _plain("relu"),
     "aten.relu6.default": _plain("relu6"),
     "aten.leaky_relu.default": _plain("leaky_relu", (1, "negative_slope", 0.01)),
-    "aten.rrelu.default": lambda run, node: ACTIVATIONS["leaky_relu"]((1 / 8 + 1 / 3) / 2),
+    "aten.rrelu.default": _rrelu,
     "aten.prelu.default": _prelu,
     "aten.abs.default": _plain("absolute"),
     "aten.sign.default": _plain("sign"),
@@ -77,7 +91,7 @@ ELEMENTWISE: dict[str, Callable[[Lowering, Node], Activation]] = {
     "aten.sigmoid.default": _plain("sigmoid"),
     "aten.silu.default": _plain("silu"),
     "aten.mish.default": _plain("mish"),
-    "aten.softplus.default": _plain("softplus", (1, "beta", 1.0)),
+    "aten.softplus.default": _softplus,
     "aten.elu.default": _elu,
     "aten.selu.default": _plain("selu"),
     "aten.celu.default": _plain("celu", (1, "alpha", 1.0)),
@@ -128,11 +142,13 @@ def without_offset(source: Sum) -> tuple[float, Field]:
 
 def shifted(phi: Activation, offset: float) -> Activation:
     """``x -> phi(x + offset)``."""
-    return Activation(
-        name=f"{phi.name} at x{offset:+.6g}",
+    return replace(
+        phi,
+        name=f"{phi.name} at x{offset:+}",
         function=lambda x: phi.function(x + offset),
         derivative=lambda x: phi.derivative(x + offset),
         kinks=tuple(kink - offset for kink in phi.kinks),
+        closed_form=None,
     )
 
 
@@ -167,6 +183,10 @@ def _number(run: Lowering, argument: Any) -> float | None:
     return None
 
 
+def _offset(value: float, like: Field) -> Offset:
+    return Offset(None, value, like.positions, (False,) * len(like.positions))
+
+
 @rule("aten.add.Tensor", "aten.sub.Tensor", "aten.add.Scalar", "aten.sub.Scalar")
 def add(run: Lowering, node: Node) -> Lowered:
     sign = -1.0 if ".sub" in node.op else 1.0
@@ -181,7 +201,7 @@ def add(run: Lowering, node: Node) -> Lowered:
             terms.append((scale, run.aligned(argument, node)))
     run.rules[node.name] = "exact"
     if number:
-        terms.append((1.0, Offset(None, number, terms[0][1].positions)))
+        terms.append((1.0, _offset(number, terms[0][1])))
     try:
         return combine(terms)
     except ValueError as reason:
@@ -192,7 +212,7 @@ def add(run: Lowering, node: Node) -> Lowered:
 def reversed_sub(run: Lowering, node: Node) -> Lowered:
     source = run.field(node.args[0], node)
     run.rules[node.name] = "exact"
-    return combine([(-1.0, source), (1.0, Offset(None, float(node.args[1]), source.positions))])
+    return combine([(-run.arg(node, 2, "alpha", 1), source), (1.0, _offset(float(node.args[1]), source))])
 
 
 @rule("aten.neg.default")
@@ -218,20 +238,22 @@ def multiply(run: Lowering, node: Node) -> Lowered:
     for vector, other in ((left, right), (right, left)):
         weight = run.value(vector)
         if isinstance(weight, Weight):
-            return gain(run, node, weight, run.aligned(other, node))
+            return gain(run, node, weight, run.axes(vector), run.aligned(other, node))
     if any(isinstance(run.value(side), Concrete) for side in (left, right)):
         raise run.refuse(node, "it multiplies random coordinates by data")
     pair = (run.aligned(left, node), run.aligned(right, node))
     return sampled(run, node, torch.mul, pair, "product")
 
 
-def gain(run: Lowering, node: Node, weight: Weight, source: Field) -> Field:
+def gain(run: Lowering, node: Node, weight: Weight, axes: tuple[Axis, ...], source: Field) -> Field:
     """A field times a trained vector that is constant at initialisation."""
     value = constant_value(weight)
     if value is None:
         raise run.refuse(node, f"gain {weight.name} differs between coordinates")
+    if not coordinates(axes) or position_sizes(axes):
+        run.untrained(weight, node)
     run.rules.setdefault(node.name, "exact")
-    return blockwise(lambda part: combine([(value, Gained(part, weight))]), source)
+    return blockwise(lambda part: Gained(part, weight, value), source)
 
 
 def position_axes(run: Lowering, node: Node, dims: Any) -> list[int]:

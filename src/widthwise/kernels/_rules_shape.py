@@ -4,13 +4,12 @@ from typing import Any
 
 from torch import Tensor
 
+from widthwise.kernels._checks import COORDINATES, coordinates
 from widthwise.kernels._fields import Concat, Field, Sizes, blockwise
-from widthwise.kernels._lowering import Lowered, Lowering, position_sizes, rule
+from widthwise.kernels._lowering import Lowered, Lowering, Transposed, position_sizes, rule
 from widthwise.kernels._positions import moved, reordered, reshaped
 from widthwise.kernels._rules_pointwise import position_axes
-from widthwise.program import Axis, AxisKind, Node, axis_size
-
-COORDINATES = (AxisKind.WIDTH, AxisKind.FEATURE, AxisKind.HEAD)
+from widthwise.program import Axis, AxisKind, Node, Weight, axis_size
 
 SAME = [
     *("aten.contiguous.default", "aten.clone.default", "aten.alias.default", "aten.detach.default"),
@@ -44,7 +43,12 @@ VIEWS = [
 @rule(*VIEWS)
 def rearranged(run: Lowering, node: Node) -> Lowered:
     """Views and permutations: the width axis goes its way, the positions are permuted or regrouped."""
+    matrix = run.value(node.args[0])
+    if isinstance(matrix, (Weight, Transposed)) and _transposes(node, matrix):
+        return matrix.weight if isinstance(matrix, Transposed) else Transposed(matrix)
     source = run.field(node.args[0], node)
+    if coordinates(run.axes(node.args[0])) != coordinates(node.axes or ()):
+        raise run.refuse(node, "it reorders coordinates")
     before, after = _position_factors(run.axes(node.args[0])), _position_factors(node.axes)
     run.rules[node.name] = "exact"
     ids_before, ids_after = [f.id for f in before], [f.id for f in after]
@@ -56,6 +60,15 @@ def rearranged(run: Lowering, node: Node) -> Lowered:
     if not viewed or Tensor.numel(_empty(sizes)) != Tensor.numel(_empty(source.positions)):
         raise run.refuse(node, "it mixes positions with coordinates")
     return blockwise(lambda part: reshaped(part, sizes), source)
+
+
+def _transposes(node: Node, matrix: Weight | Transposed) -> bool:
+    weight = matrix.weight if isinstance(matrix, Transposed) else matrix
+    if len(weight.shape) != 2 or node.shape is None or len(node.shape) != 2:
+        return False
+    if "permute" in node.op:
+        return [dim % 2 for dim in node.args[1]] == [1, 0]
+    return any(word in node.op for word in (".t.", ".numpy_T.", ".transpose.", ".swapaxes."))
 
 
 def _empty(sizes: Sizes) -> Tensor:
@@ -140,14 +153,17 @@ GATHERS = [
 @rule(*GATHERS)
 def gathered(run: Lowering, node: Node) -> Lowered:
     """Slices, flips and padding of positions (with zeros or with copies)."""
+    if node.shape == run.program.node(node.args[0].name).shape and "slice" in node.op:
+        run.rules[node.name] = "exact"
+        return run.value(node.args[0])
     fill = run.arg(node, 3, "value") if node.op == "aten.pad.default" else run.arg(node, 2, "value", 0)
     if "pad" in node.op and fill not in (None, 0, 0.0):
         raise run.refuse(node, f"padding with {fill} has no rule, padding with zero has")
     axes = run.axes(node.args[0])
     dims = _gathered_dims(node)
     for dim in [dims] if isinstance(dims, int) else dims:
-        if any(f.kind in COORDINATES for f in axes[dim % len(axes)]):
-            raise run.refuse(node, "it picks some of the coordinates")
+        if any(f.kind is not AxisKind.POSITION for f in axes[dim % len(axes)]):
+            raise run.refuse(node, "it picks or reorders coordinates or examples")
     return positionwise(run, node, gathers=True)
 
 
@@ -158,8 +174,8 @@ def concatenated(run: Lowering, node: Node) -> Lowered:
     assert node.axes is not None
     dim = run.arg(node, 1, "dim", 0) % len(node.axes)
     axes = [run.axes(operand)[dim] for operand in operands]
-    if any(f.kind is AxisKind.POSITION for axis in axes for f in axis):
-        raise run.refuse(node, "concatenation over positions has no rule yet")
+    if any(f.kind not in COORDINATES for axis in (*axes, node.axes[dim]) for f in axis):
+        raise run.refuse(node, "concatenation over positions or examples has no rule yet")
     sizes = [axis_size(axis) for axis in axes]
     parts: list[Field] = []
     shares: list[float] = []

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from widthwise.kernels._fields import Centred, Field, Gained, Image, Local, Normalised, Offset, Sum
+from widthwise.kernels._structure import norm_scale
 
 if TYPE_CHECKING:
-    from widthwise.kernels._moments import Evaluator, Pair
+    from widthwise.kernels._evaluator import Evaluator, Pair
 
 SCRAMBLINGS = 8
 CHUNK_NUMBERS = 4_000_000
@@ -27,10 +28,11 @@ class NoSamplingRule(Exception):
 
 @dataclass(frozen=True)
 class SampledMoments:
-    """``E[u v']``, the tangent, ``E[u]`` (one-sided pairings only) and the relative standard error."""
+    """``E[u v']``, the chain (tangent without gain vectors), ``E[u]`` (for one-sided pairings only), and the relative
+    standard error of ``E[u v']``."""
 
     value: Tensor
-    tangent: Tensor | None
+    chain: Tensor | None
     mean: Tensor
     error: float
 
@@ -63,7 +65,7 @@ def _union(fields: list[Field]) -> list[Field]:
 
 def sampled_moments(run: "Evaluator", u: Field, v: Field, pair: "Pair", diagonal: bool) -> SampledMoments:
     """Estimate the moment and tangent of two expressions over their joint Gaussian fields."""
-    left, right = run._sides(pair)
+    left, right = run.sides(pair)
     atoms_u, atoms_v = gaussian_atoms(u), gaussian_atoms(v)
     sizes = u.positions if diagonal else u.positions + v.positions
     elements = run.pairs(pair) * prod(sizes)
@@ -71,7 +73,7 @@ def sampled_moments(run: "Evaluator", u: Field, v: Field, pair: "Pair", diagonal
     constants = _Constants(run, pair, diagonal, sizes, elements)
     points = _normal_points(len(atoms_u) + len(atoms_v), run.samples, run.dtype, covariance.device)
     tangents = _joint_tangents(run, atoms_u, atoms_v, pair, diagonal)
-    value, tangent, mean, errors = [], [], [], []
+    value, chain, mean, errors = [], [], [], []
     step = max(1, CHUNK_NUMBERS // (points.shape[0] * points.shape[1] * max(1, points.shape[2])))
     for start in range(0, elements, step):
         rows = slice(start, min(start + step, elements))
@@ -88,18 +90,33 @@ def sampled_moments(run: "Evaluator", u: Field, v: Field, pair: "Pair", diagonal
         total = torch.zeros(rows.stop - rows.start, dtype=run.dtype, device=draws.device)
         for (i, j), array in tangents.items():
             total += (slopes_u[i] * slopes_v[j]).mean((1, 2)) * array.reshape(-1)[rows]
-        tangent.append(total)
+        chain.append(total)
     shape = (run.pairs(pair), *sizes)
+    symmetric = u is v and (pair != "12" or run.same)
+
+    def finished(parts: list[Tensor]) -> Tensor:
+        array = torch.cat(parts).reshape(shape)
+        return _symmetrised(run, array, len(u.positions), pair, diagonal) if symmetric else array
+
     return SampledMoments(
-        torch.cat(value).reshape(shape),
-        torch.cat(tangent).reshape(shape) if tangents else None,
+        finished(value),
+        finished(chain) if tangents else None,
         torch.cat(mean).reshape(shape),
         float(torch.stack(errors).max()),
     )
 
 
+def _symmetrised(run: "Evaluator", array: Tensor, rank: int, pair: "Pair", diagonal: bool) -> Tensor:
+    """The mean of both orders of a pair: points play different roles on the left and on the right."""
+    placed = run.lead(array, pair)
+    lead = (1, 0) if pair == "12" else (0,)
+    rest = tuple(range(len(lead), placed.dim()))
+    turned = placed.permute(*lead, *rest) if diagonal else placed.permute(*lead, *rest[rank:], *rest[:rank])
+    return run.flat((placed + turned) / 2, pair)
+
+
 def _joint_covariance(run, atoms_u, atoms_v, pair, diagonal, sizes) -> Tensor:  # type: ignore[no-untyped-def]
-    left, right = run._sides(pair)
+    left, right = run.sides(pair)
     a, b = len(atoms_u), len(atoms_v)
     lead = (run.count(0), run.count(1)) if pair == "12" else (run.count(left),)
     joint = torch.zeros(*lead, *sizes, a + b, a + b, dtype=run.dtype, device=run.device)
@@ -115,7 +132,7 @@ def _joint_covariance(run, atoms_u, atoms_v, pair, diagonal, sizes) -> Tensor:  
         for j, second in enumerate(atoms_v):
             block = run.moment(first, second, pair, diagonal=diagonal)
             if block is not None:
-                joint[..., i, a + j] = joint[..., a + j, i] = run._lead(block, pair)
+                joint[..., i, a + j] = joint[..., a + j, i] = run.lead(block, pair)
     return joint.reshape(-1, a + b, a + b)
 
 
@@ -123,16 +140,16 @@ def _joint_tangents(run, atoms_u, atoms_v, pair, diagonal) -> dict[tuple[int, in
     found = {}
     for i, first in enumerate(atoms_u):
         for j, second in enumerate(atoms_v):
-            block = run.tangent(first, second, pair, diagonal=diagonal)
+            block = run.chain(first, second, pair, diagonal=diagonal)
             if block is not None:
                 found[i, j] = block
     return found
 
 
 def _root(covariance: Tensor) -> Tensor:
-    """A factor R with R R^T = covariance, for matrices that may be singular (equal inputs)."""
+    """The symmetric root of covariances, which may be singular (equal inputs); it depends on no basis."""
     values, vectors = torch.linalg.eigh(covariance)
-    return vectors * values.clamp_min(0.0).sqrt().unsqueeze(-2)
+    return (vectors * values.clamp_min(0.0).sqrt().unsqueeze(-2)) @ vectors.transpose(-1, -2)
 
 
 def _normal_points(dimension: int, samples: int, dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -164,7 +181,7 @@ class _Constants:
 
 def _constant_of(run: "Evaluator", field: Field, side: int, spread) -> Tensor | float:  # type: ignore[no-untyped-def]
     if isinstance(field, Normalised):
-        return spread(run._scale(field, side))
+        return spread(norm_scale(run, field, side))
     assert isinstance(field, Centred)
     mean = run.mean(field.source, side)
     return 0.0 if mean is None else spread(mean)
@@ -192,7 +209,7 @@ def _evaluate(field: Field, atoms: list[Field], draws: Tensor, constant) -> tupl
             if isinstance(node, Centred):
                 return value(node.source) - constant(node)
             assert isinstance(node, Gained)
-            return value(node.source)
+            return node.value * value(node.source)
 
         result = value(field)
         slopes = torch.autograd.grad(result.sum(), leaves, allow_unused=True) if leaves else ()
