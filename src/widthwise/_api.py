@@ -44,7 +44,7 @@ def forecast(
 
     Returns:
         A value with ``summary()``, ``to_dict()``, ``save(folder)`` and ``plot_*()``. Errors are means over test points of
-        the squared error summed over outputs, one-hot targets being centred by class frequencies; the ridge is added
+        the squared error summed over outputs, one-hot targets centred by class frequencies; the ridge is added
         to the Gram matrix itself.
 
     Raises:
