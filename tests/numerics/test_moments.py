@@ -21,6 +21,7 @@ from widthwise.numerics import (
     tanh,
 )
 from widthwise.numerics import hermite as hermite_activation
+from widthwise.numerics._piecewise import piecewise_form
 
 EVERY = pytest.mark.parametrize("name", sorted(ACTIVATIONS))
 DOUBLE = torch.float64
@@ -253,6 +254,22 @@ def test_chunks_do_not_show():
         whole = second_moments(f, a, b, c.expand(2, 300, 300))
         part = second_moments(f, a[0, :7], b[0, :, :5], c[0, :7, :5])
         torch.testing.assert_close(whole.value[1, :7, :5], part.value, rtol=1e-9, atol=1e-10)
+
+
+def test_any_piecewise_polynomial():
+    """Slope, curvature and third derivative jump at kinks on both sides of 0 and nothing cancels."""
+
+    def function(x):
+        low, middle, high = -0.2 - 0.1 * x, 0.04 + 0.7 * x + 0.5 * x**2, 0.53 + 0.2 * (x - 0.6) ** 3 + 0.4 * (x - 0.6)
+        return torch.where(x < -0.4, low - 0.04, torch.where(x < 0.6, middle, high + 0.11))
+
+    pieces = ((-0.24, -0.1), (0.04, 0.7, 0.5), (0.64 - 0.2 * 0.216 - 0.24, 0.4 + 0.216, -0.36, 0.2))
+    form = piecewise_form((-0.4, 0.6), pieces)
+    f = Activation.of(function, "cubic pieces", (-0.4, 0.6), closed_form=form)
+    for a, b, rho in [(1.3, 0.7, 0.47), (0.8, 2.0, -0.97), (1.0, 1.0, 0.99)]:
+        found = second_moments(f, *numbers(a, b, rho * math.sqrt(a * b)))
+        for j, exact in enumerate(brute_force(f, a, b, rho)):
+            assert float(found[j]) == pytest.approx(exact, rel=1e-9, abs=1e-11)
 
 
 def test_scaled_and_names():
