@@ -156,7 +156,7 @@ class TaskSpectrum:
         return risk(self.spectrum, n).coefficient
 
     def overfitting(self, n: float | int, *, noise: float | int = 0.0) -> Overfitting:
-        """The cost of interpolating `n` samples; the rank bound uses the resolved half of the empirical modes."""
+        """The cost of interpolating `n` samples; the rank bound comes from empirical modes and is a guide only."""
         values = self.eigenvalues[self.eigenvalues > 0]
         return overfitting(self.spectrum, n, noise=noise, eigenvalues=values)
 
