@@ -1,6 +1,6 @@
 """`infinite`: the exact kernels of a program whose widths go to infinity."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Literal, NamedTuple
@@ -104,13 +104,14 @@ class Limit:
             `KernelPair` of ``[n1, n2]`` matrices, per output; where the output has positions, their mean over equal
             positions.
         """
-        return KernelPair(*self._gram(x1, x2, ("nngp", "ntk"), self.output, dtype, show_progress))
+        wanted = (("moment", self.output), ("tangent", self.output))
+        return KernelPair(*self._grams(x1, x2, wanted, dtype, show_progress))
 
     def nngp(
         self, x1: Tensor, x2: Tensor | None = None, *, dtype: torch.dtype = torch.float64
     ) -> Float[Tensor, "n1 n2"]:
         """The NNGP kernel alone."""
-        return self._gram(x1, x2, ("nngp",), self.output, dtype, False)[0]
+        return self._grams(x1, x2, (("moment", self.output),), dtype, False)[0]
 
     @property
     def features(self) -> Field | None:
@@ -126,11 +127,22 @@ class Limit:
         Raises:
             UnsupportedOperation: the output is not a linear readout.
         """
+        return self._grams(x1, x2, (("moment", self._unit_readout()),), dtype, show_progress)[0]
+
+    def ntk_and_features(
+        self, x1: Tensor, x2: Tensor | None = None, *, dtype: torch.dtype = torch.float64, show_progress: bool = False
+    ) -> tuple[Float[Tensor, "n1 n2"], Float[Tensor, "n1 n2"]]:
+        """The NTK and the `feature_kernel`, from one pass."""
+        wanted = (("tangent", self.output), ("moment", self._unit_readout()))
+        ntk, features = self._grams(x1, x2, wanted, dtype, show_progress)
+        return ntk, features
+
+    def _unit_readout(self) -> Product:
+        """The readout with sigma_w = 1: its moment is the mean product of the features."""
         readout = self._readout()
         if readout is None:
             raise UnsupportedOperation("output", "", "the network does not end in a linear readout")
-        unit = Product(readout.weight, 1.0, readout.contracted, readout.source, readout.contraction)
-        return self._gram(x1, x2, ("nngp",), unit, dtype, show_progress)[0]
+        return Product(readout.weight, 1.0, readout.contracted, readout.source, readout.contraction)
 
     def _readout(self) -> Product | None:
         terms = self.output.terms if isinstance(self.output, Sum) else ((1.0, self.output),)
@@ -148,27 +160,32 @@ class Limit:
     def _data(self, x: Tensor) -> dict[str, Tensor]:
         return run_concrete(self.program, self._lowering.concrete, {self.program.inputs[0]: x})
 
-    def _gram(
-        self, x1: Tensor, x2: Tensor | None, kinds: tuple[str, ...], field: Field, dtype: torch.dtype, show: bool
-    ) -> list[Tensor]:
+    def _check(self, x1: Tensor, x2: Tensor | None) -> None:
         for name, x in (("x1", x1), ("x2", x2)):
-            if x is not None and (x.dim() == 0 or x.shape[0] == 0):
+            if x is None:
+                continue
+            if x.dim() == 0 or x.shape[0] == 0:
                 raise DataError(f"{name} is empty; give at least one input.")
-            if x is not None and x.is_floating_point() and not bool(torch.isfinite(x).all()):
+            if x.is_floating_point() and not bool(torch.isfinite(x).all()):
                 raise DataError(f"{name} holds values that are not finite; remove or replace them.")
-            if x is not None:
-                check_examples_apart(self.program, self._lowering.concrete, self.program.inputs[0], x)
+            check_examples_apart(self.program, self._lowering.concrete, self.program.inputs[0], x)
+
+    def _grams(
+        self, x1: Tensor, x2: Tensor | None, wanted: Sequence[tuple[str, Field]], dtype: torch.dtype, show: bool
+    ) -> list[Tensor]:
+        """One matrix per wanted moment or tangent, tile by tile, sharing what they have in common."""
+        self._check(x1, x2)
         n1, n2 = x1.shape[0], (x1 if x2 is None else x2).shape[0]
-        side = self.tile_side(field)
-        results = [torch.empty(n1, n2, dtype=dtype) for _ in kinds]
+        side = self.tile_side()
+        results = [torch.empty(n1, n2, dtype=dtype) for _ in wanted]
         tiles = [(i, j) for i in range(0, n1, side) for j in range(0, n2, side) if x2 is not None or j >= i]
         with progress("kernel tiles", len(tiles), show=show and len(tiles) > 1) as advance:
             for i, j in tiles:
                 rows, columns = slice(i, min(i + side, n1)), slice(j, min(j + side, n2))
                 same = x2 is None and i == j
                 run = self.evaluator(x1[rows], None if same else (x1 if x2 is None else x2)[columns], dtype)
-                for kind, result in zip(kinds, results, strict=True):
-                    tile = self._tile(run, field, kind, rows.stop - i, columns.stop - j)
+                for (what, field), result in zip(wanted, results, strict=True):
+                    tile = _tile(run, what, field, rows.stop - i, columns.stop - j)
                     result[rows, columns] = tile
                     if x2 is None and not same:
                         result[columns, rows] = tile.T
@@ -177,14 +194,7 @@ class Limit:
                 advance(1)
         return results
 
-    def _tile(self, run: Evaluator, field: Field, kind: str, rows: int, columns: int) -> Tensor:
-        evaluate = run.moment if kind == "nngp" else run.tangent
-        value = evaluate(field, field, "12", diagonal=True)
-        if value is None:
-            return torch.zeros(rows, columns, dtype=run.dtype)
-        return value.reshape(rows, columns, -1).mean(2)
-
-    def tile_side(self, field: Field) -> int:
+    def tile_side(self) -> int:
         """Inputs on a side of a tile, so that its arrays take a bounded amount of memory."""
         numbers = sum(self._numbers(node) for node in self.fields())
         budget = min(TILE_BYTES, available_bytes() // 4)
@@ -203,6 +213,13 @@ class Limit:
     def needs_all_positions(self) -> bool:
         """Whether some position map mixes positions, so that moments at all pairs of positions are needed."""
         return any(rule_mixes(value) for value in self._lowering.values.values())
+
+
+def _tile(run: Evaluator, what: str, field: Field, rows: int, columns: int) -> Tensor:
+    value = (run.moment if what == "moment" else run.tangent)(field, field, "12", diagonal=True)
+    if value is None:
+        return torch.zeros(rows, columns, dtype=run.dtype)
+    return value.reshape(rows, columns, -1).mean(2)
 
 
 def rule_mixes(value: object) -> bool:

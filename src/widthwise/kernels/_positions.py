@@ -9,6 +9,9 @@ from torch.nn import functional
 
 from widthwise.kernels._fields import Contraction, Field, Move, Moved, Sizes
 
+SMALL = 64
+"""Up to so many result positions, a position map is applied as a matrix product: faster than shifting short rows."""
+
 
 def pointwise(positions: Sizes, key: tuple = ("pointwise",)) -> Contraction:
     """A matrix that acts on the width axis alone: positions stay."""
@@ -59,12 +62,18 @@ def convolved(
     weight = 1.0 / prod(kernel)
     positions = tuple(size for size in out if size > 1)
 
-    def diagonal(moment: Tensor) -> Tensor:
+    def windows(moment: Tensor) -> Tensor:
         value = moment.reshape(-1, *image)
         for axis in range(dims):
-            windows = [(axis, tap * dilation[axis]) for tap in range(kernel[axis])]
-            value = _box_sum(value, windows, out[axis], stride[axis], padding[axis])
-        return (value * weight).reshape(-1, *positions)
+            value = _box_sum(value, axis, kernel[axis], dilation[axis], out[axis], stride[axis], padding[axis][0])
+        return value * weight
+
+    as_matrix = _matrix_of(windows, prod(image)) if prod(out) <= SMALL else None
+
+    def diagonal(moment: Tensor) -> Tensor:
+        if as_matrix is None:
+            return windows(moment).reshape(-1, *positions)
+        return (moment.reshape(-1, prod(image)) @ as_matrix(moment)).reshape(-1, *positions)
 
     def full(moment: Tensor) -> Tensor:
         moment = moment.reshape(-1, *image, *image)
@@ -76,16 +85,33 @@ def convolved(
     return Contraction(positions, key, diagonal, full, needs_diagonal_only=prod(out) == 1)
 
 
-def _box_sum(value: Tensor, windows: list[tuple[int, int]], size: int, stride: int, padding: tuple[int, int]) -> Tensor:
-    """Sum of shifted, strided windows along one axis, zero outside."""
-    axis = windows[0][0]
-    behind = value.dim() - 2 - axis
-    value = functional.pad(value, (0, 0) * behind + padding)
-    steps = [value.narrow(1 + axis, start, (size - 1) * stride + 1) for _, start in windows]
-    index = (slice(None),) * (1 + axis) + (slice(None, None, stride),)
-    total = steps[0][index].clone()
-    for step in steps[1:]:
-        total += step[index]
+def _matrix_of(apply: Callable[[Tensor], Tensor], sites: int) -> Callable[[Tensor], Tensor]:
+    """The matrix of a linear map of positions, made when first needed, for each dtype and device."""
+    known: dict[tuple[torch.dtype, torch.device], Tensor] = {}
+
+    def matrix(like: Tensor) -> Tensor:
+        key = (like.dtype, like.device)
+        if key not in known:
+            known[key] = apply(torch.eye(sites, dtype=like.dtype, device=like.device)).reshape(sites, -1)
+        return known[key]
+
+    return matrix
+
+
+def _box_sum(value: Tensor, axis: int, taps: int, dilation: int, size: int, stride: int, before: int) -> Tensor:
+    """Sum of shifted, strided windows along one position axis, zero outside."""
+    length = value.shape[1 + axis]
+    shape = list(value.shape)
+    shape[1 + axis] = size
+    total = value.new_zeros(shape)
+    for tap in range(taps):
+        shift = tap * dilation - before
+        first = max(0, -(shift // stride))
+        last = min(size, (length - 1 - shift) // stride + 1)
+        if last > first:
+            source = slice(first * stride + shift, (last - 1) * stride + shift + 1, stride)
+            index = (slice(None),) * (1 + axis)
+            total[(*index, slice(first, last))] += value[(*index, source)]
     return total
 
 
