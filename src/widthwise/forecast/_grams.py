@@ -139,12 +139,9 @@ def compute_grams(
     def exact() -> Tensors:
         limit = choice.limit
         assert limit is not None
-        return {
-            "ntk": limit(train.inputs, show_progress=show).ntk,
-            "ntk_test": limit(test.inputs, train.inputs, show_progress=show).ntk,
-            "features": limit.feature_kernel(train.inputs, show_progress=show),
-            "features_test": limit.feature_kernel(test.inputs, train.inputs, show_progress=show),
-        }
+        ntk, features = limit.ntk_and_features(train.inputs, show_progress=show)
+        ntk_test, features_test = limit.ntk_and_features(test.inputs, train.inputs, show_progress=show)
+        return {"ntk": ntk, "ntk_test": ntk_test, "features": features, "features_test": features_test}
 
     found = stages.tensors("kernel", exact if choice.kind == "infinite" else finite)
     return Grams(found["ntk"], found["ntk_test"], found["features"], found["features_test"])
