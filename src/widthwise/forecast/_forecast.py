@@ -15,6 +15,7 @@ from widthwise.forecast._stages import Stages, fingerprint
 from widthwise.forecast._training import training_note, training_rows
 from widthwise.forecast._types import Forecast
 from widthwise.forecast._width import width_curve, width_surface
+from widthwise.theory import TaskSpectrum
 
 DEFAULT_DRAWS = 10
 DEFAULT_TRAINING_SECONDS = 30.0
@@ -71,13 +72,18 @@ def run_forecast(
         training=training,
         training_note=training_note(training),
         advice=advice(task, curve, network, overfitting, training, settings),
-        notes=_notes(asked, settings, choice.kind, task.jitter, stages),
+        notes=_notes(asked, settings, choice.kind, _notable_jitter(task), stages),
         data=whole.to_dict(),
         settings=to_plain(settings) | {"model": source.name, "width": source.width},
         seconds=stages.seconds,
     )
     stages.discard()
     return forecast
+
+
+def _notable_jitter(task: TaskSpectrum) -> float:
+    """The jitter, or 0 where it is below a billionth of the kernel's mean diagonal."""
+    return task.jitter if task.jitter > 1e-9 * float(task.eigenvalues.sum()) else 0.0
 
 
 def _notes(asked: Settings, used: Settings, kernel: str, jitter: float, stages: Stages) -> tuple[str, ...]:

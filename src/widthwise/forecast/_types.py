@@ -122,6 +122,7 @@ class WidthPoint(Value):
     width: int
     features: int
     n: int
+    ridge: RidgeKind  # "zero": nearly none, a billionth of the kernel's mean diagonal
     ridge_value: float
     predicted_mse: float
     measured_mse: float | None

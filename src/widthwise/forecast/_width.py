@@ -10,12 +10,13 @@ from widthwise.forecast._curves import Targets
 from widthwise.forecast._model import ModelSource
 from widthwise.forecast._settings import Settings
 from widthwise.forecast._stages import Stages
-from widthwise.forecast._types import WidthPoint, WidthSurface
+from widthwise.forecast._types import RidgeKind, WidthPoint, WidthSurface
 from widthwise.probe import features, random_feature_regression
 from widthwise.theory import TaskSpectrum
 
 DRAWS = 3
 POOL = 2000
+RIDGES: tuple[RidgeKind, RidgeKind] = ("zero", "optimal")  # in the order of `_ridges`
 
 
 def width_curve(
@@ -32,7 +33,7 @@ def width_curve(
         measure = partial(_measure, source, width, train, test, targets, n, ridges, settings, show)
         found = stages.plain(f"width {width}", measure)
         for i, (mse, stderr) in enumerate(found):
-            points.append(WidthPoint(width, count, n, ridges[i], float(predicted.test[i]), mse, stderr))
+            points.append(WidthPoint(width, count, n, RIDGES[i], ridges[i], float(predicted.test[i]), mse, stderr))
     return tuple(points)
 
 
