@@ -32,20 +32,22 @@ def forecast(
         data: anything that `widthwise.data.load` reads: a name, a file, a folder, ``(inputs, targets)``, a data set.
         samples: examples that the prediction may use (P); by default 4000, or two thirds of a smaller set.
         held_out: examples on which errors are measured; by default up to 2000 of the rest.
-        width: of a model that takes one; by default 256, or the factory's own default.
+        width: of a model that takes one; by default the factory's own default, or 256.
         sizes: numbers of examples at which the curve is measured; by default from 30 to half of the samples.
         draws: random training sets per size.
         kernel: ``"auto"``, ``"infinite"``, ``"monte-carlo"`` (mean over initialisations) or ``"empirical"``.
         parametrization: of the tangent kernel, see `widthwise.infinite`.
-        training_seconds: budget of the training check; 0 leaves it out.
+        training_seconds: budget of the training check, counted in operations of one core so that it does not depend
+            on how busy the machine is; 0 leaves it out.
         seed: of everything random; equal seeds give equal forecasts on one machine.
-        keep: folder in which finished stages are kept until the forecast is done, so that an interrupted run goes on.
+        keep: folder in which finished stages are kept, so that the same call goes on where an interrupted one stopped;
+            the command line removes it once the report is written.
         progress: whether to show progress bars.
 
     Returns:
-        A value with ``summary()``, ``to_dict()``, ``save(folder)`` and ``plot_*()``. Errors are means over test points of
-        the squared error summed over outputs, one-hot targets centred by class frequencies; the ridge is added
-        to the Gram matrix itself.
+        A value with ``summary()``, ``to_dict()``, ``save(folder)`` and ``plot_*()``. Errors are means over test points
+        of the squared error summed over outputs, one-hot targets centred by class frequencies; the ridge is added to
+        the Gram matrix itself.
 
     Raises:
         DataError, ModelError, UnsupportedOperation, ResourceError, OutputError: one sentence with the mend.
@@ -55,7 +57,6 @@ def forecast(
     >>> result.overfitting.cost >= 1
     True
     """
-    chosen = None if sizes is None else tuple(int(n) for n in sizes)
     return ForecastReport.of(
         run_forecast(
             model,
@@ -63,7 +64,7 @@ def forecast(
             samples=samples,
             held_out=held_out,
             width=width,
-            sizes=chosen,
+            sizes=sizes,
             draws=draws,
             kernel=kernel,
             parametrization=parametrization,

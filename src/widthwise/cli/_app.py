@@ -2,9 +2,11 @@
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -15,7 +17,7 @@ from widthwise._api import forecast as run_forecast
 from widthwise.cli._study import print_study, save_study
 from widthwise.core import WidthwiseError, check_writable
 from widthwise.data import load
-from widthwise.forecast import resolve_model
+from widthwise.forecast import discard_stages, resolve_model
 from widthwise.program import trace as trace_program
 from widthwise.report import summary
 
@@ -53,24 +55,35 @@ def forecast(
 ) -> None:
     """Forecast how a network will learn a task, and write the report."""
     check_writable(out)
-    loaded = load(data, target=target, task=task, seed=seed)
-    result = run_forecast(
-        model,
-        loaded,
-        samples=samples,
-        held_out=held_out,
-        width=width,
-        draws=draws,
-        kernel=kernel,
-        parametrization=parametrization,
-        training_seconds=training_seconds,
-        seed=seed,
-        keep=out / ".stages",
-        progress=not quiet,
-    )
-    page = result.save(out)
+    kept = out / ".stages"
+    with _interruptible():
+        result = run_forecast(
+            model,
+            load(data, target=target, task=task, seed=seed),
+            samples=samples,
+            held_out=held_out,
+            width=width,
+            draws=draws,
+            kernel=kernel,
+            parametrization=parametrization,
+            training_seconds=training_seconds,
+            seed=seed,
+            keep=kept,
+            progress=not quiet,
+        )
+        page = result.save(out)
+    discard_stages(kept)
     Console().print(summary(result))
     typer.echo(f"The report is at {page}")
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted: finished stages are kept, and the same command goes on from them.\n")
+        raise typer.Exit(130) from None
 
 
 @study_app.command("list")
@@ -127,19 +140,23 @@ def version() -> None:
     typer.echo(metadata.version("widthwise"))
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Entry point: known errors are one sentence on standard error and exit code 2."""
     try:
-        app()
+        app(arguments)
     except WidthwiseError as error:
-        sys.stderr.write(f"error: {error}\n")
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted; finished stages are kept and reused by the same command.\n")
-        sys.exit(130)
+        _fail(str(error))
     except MemoryError:
-        sys.stderr.write("error: out of memory; ask for fewer samples with --samples.\n")
-        sys.exit(2)
+        _fail("out of memory; ask for fewer samples with --samples.")
+    except RuntimeError as error:
+        if "allocate memory" not in str(error):
+            raise
+        _fail("out of memory; ask for fewer samples with --samples.")
+
+
+def _fail(sentence: str) -> NoReturn:
+    sys.stderr.write(f"error: {' '.join(sentence.split())}\n")
+    sys.exit(2)
 
 
 __all__ = ["app", "main"]

@@ -2,6 +2,7 @@
 
 from widthwise.forecast._forecast import run_forecast
 from widthwise.forecast._model import ModelSource, resolve_model
+from widthwise.forecast._stages import discard_stages
 from widthwise.forecast._types import (
     AdviceRow,
     Criticality,
@@ -31,6 +32,7 @@ __all__ = [
     "WeightRow",
     "WidthPoint",
     "WidthSurface",
+    "discard_stages",
     "resolve_model",
     "run_forecast",
 ]

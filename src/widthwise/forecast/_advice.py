@@ -1,9 +1,12 @@
 """The advice: what to do, what it should bring, and how sure that is."""
 
+from widthwise.forecast._run import Run
 from widthwise.forecast._settings import Settings
+from widthwise.forecast._training import has_fitted, largest_run
 from widthwise.forecast._types import AdviceRow, LearningPoint, NetworkSection, OverfittingSection, TrainingRow
 from widthwise.theory import TaskSpectrum
 
+SAME = 0.05  # relative difference below which trained network and kernel count as equal
 CHI_WORDS = {"ordered": "raise", "chaotic": "lower"}
 
 
@@ -14,16 +17,17 @@ def confidence(low: float, high: float, middle: float) -> str:
 
 
 def advice(
+    run: Run,
     task: TaskSpectrum,
     curve: tuple[LearningPoint, ...],
     network: NetworkSection,
     overfitting: OverfittingSection,
     training: tuple[TrainingRow, ...],
-    settings: Settings,
 ) -> tuple[AdviceRow, ...]:
     """Advice rows, greatest expected gain first."""
+    settings = run.settings
     rows = [_more_data(curve, settings), _more_width(task, settings), _ridge(curve, overfitting, settings)]
-    rows.append(_train_all(training))
+    rows.append(_train_all(training, run.targets.power))
     rows.append(_initialisation(network, curve, settings))
     return tuple(sorted((row for row in rows if row is not None), key=lambda row: row.after / row.before))
 
@@ -72,19 +76,22 @@ def _ridge(curve: tuple[LearningPoint, ...], overfitting: OverfittingSection, se
     )
 
 
-def _train_all(training: tuple[TrainingRow, ...]) -> AdviceRow | None:
-    finished = [row for row in training if not row.diverged]
-    if not finished:
+def _train_all(training: tuple[TrainingRow, ...], power: float) -> AdviceRow | None:
+    row = largest_run(training)
+    if row is None or abs(1 - row.test_mse / row.kernel_mse) < SAME:
         return None
-    row = max(finished, key=lambda r: (r.n, r.width or 0))
-    if abs(1 - row.test_mse / row.kernel_mse) < 0.05:
-        return None
-    gains = row.test_mse < row.kernel_mse
+    gains, fitted = row.test_mse < row.kernel_mse, has_fitted(row, power)
+    if gains:
+        action = "Train all layers"
+    elif fitted:
+        action = "Prefer the kernel, or train with another rate, initial scale or stopping time"
+    else:
+        action = "Train longer: the check ended before the network had fitted its examples"
     return AdviceRow(
-        action="Train all layers" if gains else "Train longer or with another rate before trusting the network",
+        action=action,
         before=row.kernel_mse if gains else row.test_mse,
         after=row.test_mse if gains else row.kernel_mse,
-        confidence="medium",
+        confidence="medium" if gains or fitted else "low",
         because=f"measured with {row.n} examples in {row.steps} steps, beside the kernel's prediction there",
     )
 

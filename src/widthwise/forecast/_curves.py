@@ -5,27 +5,14 @@ import torch
 from torch import Tensor
 
 from widthwise.core import generator
-from widthwise.data import DataSet
 from widthwise.forecast._grams import Grams
+from widthwise.forecast._run import Run, Targets
 from widthwise.forecast._settings import EXTRAPOLATION, Settings
-from widthwise.forecast._stages import Stages
 from widthwise.forecast._types import LearningPoint, OverfittingSection, RidgeKind, TaskSection
 from widthwise.theory import Risk, TaskSpectrum, measure_kernel_regression
 
 SPECTRUM_POINTS = 60
 NOISE_COLUMNS = 10
-
-
-class Targets:
-    """Targets of samples and held-out examples as the kernel sees them: centred by the samples' mean."""
-
-    def __init__(self, train: DataSet, test: DataSet) -> None:
-        self.frequencies = train.class_frequencies() if train.is_classification else None
-        mean = train.targets.double().mean(0) if self.frequencies is None else None
-        self.train = train.encoded() if mean is None else train.targets.double() - mean
-        self.test = test.encoded(self.frequencies) if mean is None else test.targets.double() - mean
-        self.train_labels = train.targets if train.is_classification else None
-        self.test_labels = test.targets if train.is_classification else None
 
 
 def fit_task(gram: Tensor, targets: Targets, seed: int) -> TaskSpectrum:
@@ -35,19 +22,16 @@ def fit_task(gram: Tensor, targets: Targets, seed: int) -> TaskSpectrum:
     )
 
 
-def task_section(
-    task: TaskSpectrum, nngp: TaskSpectrum, train: DataSet, test: DataSet, grams: Grams, targets: Targets,
-    settings: Settings, stages: Stages,
-) -> TaskSection:  # fmt: skip
+def task_section(run: Run, grams: Grams, task: TaskSpectrum, nngp: TaskSpectrum) -> TaskSection:
     """Spectrum, target power, exponents, and the check on pure noise labels."""
     exponents = task.exponents()
     index = _log_spaced(len(task.eigenvalues))
-    noise = stages.plain("noise", lambda: _noise_error(grams, settings))
+    noise = run.stages.plain("noise", lambda: _noise_error(grams, run.settings))
     return TaskSection(
-        samples=len(train),
-        held_out=len(test),
-        inputs=int(np.prod(train.input_shape)),
-        outputs=train.outputs,
+        samples=len(run.train),
+        held_out=len(run.test),
+        inputs=int(np.prod(run.train.input_shape)),
+        outputs=run.train.outputs,
         alpha=exponents.alpha,
         alpha_stderr=exponents.alpha_stderr,
         beta=exponents.beta,
@@ -55,7 +39,7 @@ def task_section(
         noise=task.noise,
         noise_error=noise[0],
         noise_error_stderr=noise[1],
-        target_power=float(targets.train.square().sum(1).mean()),
+        target_power=run.targets.power,
         eigenvalues=_at(task.eigenvalues, index),
         eigenvalue_index=tuple(int(i) + 1 for i in index),
         cumulative_power=_at(_cumulative(task.coefficients), index),
@@ -87,16 +71,14 @@ def _noise_error(grams: Grams, settings: Settings) -> tuple[float, float]:
     return 1 + float(found.test[0, 0]) / NOISE_COLUMNS, float(found.test_stderr[0, 0]) / NOISE_COLUMNS
 
 
-def learning_curve(
-    task: TaskSpectrum, grams: Grams, targets: Targets, settings: Settings, stages: Stages
-) -> tuple[LearningPoint, ...]:
+def learning_curve(run: Run, grams: Grams, task: TaskSpectrum) -> tuple[LearningPoint, ...]:
     """Predicted and measured points at zero and at optimal ridge, then beyond the samples."""
-    inside = (*settings.sizes, settings.samples)
-    beyond = tuple(settings.samples * factor for factor in EXTRAPOLATION)
+    inside = (*run.settings.sizes, run.settings.samples)
+    beyond = tuple(run.settings.samples * factor for factor in EXTRAPOLATION)
     kinds: tuple[RidgeKind, RidgeKind] = ("zero", "optimal")
     risks = {kind: task.learning_curve(np.array([*inside, *beyond]), ridge=kind).risk for kind in kinds}
     tuned = np.stack([np.zeros(len(inside)), risks["optimal"].ridge[: len(inside)]], axis=1)
-    measured = stages.plain("measured curve", lambda: _measure(grams, targets, settings, inside, tuned))
+    measured = run.stages.plain("measured curve", lambda: _measure(run, grams, inside, tuned))
     return tuple(
         _point(risks[kind], kind, i, measured[i][k] if i < len(inside) else None)
         for k, kind in enumerate(kinds)
@@ -104,21 +86,19 @@ def learning_curve(
     )
 
 
-def _measure(
-    grams: Grams, targets: Targets, settings: Settings, sizes: tuple[int, ...], ridges: np.ndarray
-) -> list[list[list[float]]]:
+def _measure(run: Run, grams: Grams, sizes: tuple[int, ...], ridges: np.ndarray) -> list[list[list[float]]]:
     """``[size][ridge] = [mse, its standard error, accuracy, its standard error]`` of actual kernel regression."""
     found = measure_kernel_regression(
         grams.ntk,
-        targets.train,
+        run.targets.train,
         grams.ntk_test,
-        targets.test,
+        run.targets.test,
         list(sizes),
         ridges,
-        trials=settings.draws,
-        seed=settings.seed,
-        labels=targets.test_labels,
-        frequencies=targets.frequencies,
+        trials=run.settings.draws,
+        seed=run.settings.seed,
+        labels=run.targets.test_labels,
+        frequencies=run.targets.frequencies,
     )
     columns = (found.test, found.test_stderr, found.accuracy, found.accuracy_stderr)
     return [[[float(c[i, k]) for c in columns] for k in range(ridges.shape[1])] for i in range(len(sizes))]

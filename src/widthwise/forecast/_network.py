@@ -1,15 +1,12 @@
 """The network section: weights, signal propagation, kernel rules."""
 
-from torch import nn
+from torch import Tensor, nn
 
-from widthwise.core import TraceError
-from widthwise.data import DataSet
-from widthwise.forecast._grams import KernelChoice
-from widthwise.forecast._model import ModelSource
+from widthwise.forecast._grams import Grams, KernelChoice
+from widthwise.forecast._run import Run
 from widthwise.forecast._types import Criticality, NetworkSection, RuleRow, WeightRow
 from widthwise.kernels import RULES, Susceptibility, susceptibility
 from widthwise.probe import activation_moments
-from widthwise.program import Program, trace
 
 PROBED = 64
 
@@ -22,30 +19,25 @@ EXPLANATIONS = {
 }
 
 
-def network_section(module: nn.Module, source: ModelSource, train: DataSet, choice: KernelChoice) -> NetworkSection:
+def network_section(run: Run, grams: Grams, choice: KernelChoice) -> NetworkSection:
     """Describe the network at its initialisation, on some of the samples."""
-    program: Program | None
-    try:
-        program = trace(module, train.inputs[:2])
-    except TraceError:
-        program = None
-    weights = () if program is None else program.weights
+    module = run.source.build(seed=run.settings.seed)
+    weights = () if choice.program is None else choice.program.weights
     rows = tuple(
         WeightRow(w.name, w.role.value, w.shape, w.fan_in, w.fan_out, w.init_std, w.init_source) for w in weights
     )
     return NetworkSection(
-        name=source.name,
+        name=run.source.name,
         parameters=sum(p.numel() for p in module.parameters()),
         weights=rows,
-        criticality=_criticality(module, train, choice),
-        rules=_rules(program, choice),
+        criticality=_criticality(module, run.train.inputs[:PROBED], choice),
+        rules=_rules(grams, choice),
         kernel=choice.kind,
         kernel_note=choice.note,
     )
 
 
-def _criticality(module: nn.Module, train: DataSet, choice: KernelChoice) -> Criticality:
-    inputs = train.inputs[:PROBED]
+def _criticality(module: nn.Module, inputs: Tensor, choice: KernelChoice) -> Criticality:
     found = Susceptibility(None, 0, "unknown") if choice.limit is None else susceptibility(choice.limit, inputs)
     moments = activation_moments(module, inputs)
     if found.chi is None:
@@ -63,14 +55,15 @@ def _criticality(module: nn.Module, train: DataSet, choice: KernelChoice) -> Cri
     )
 
 
-def _rules(program: Program | None, choice: KernelChoice) -> tuple[RuleRow, ...]:
-    if choice.limit is not None:
+def _rules(grams: Grams, choice: KernelChoice) -> tuple[RuleRow, ...]:
+    """Exact rules by the limit's certificate; a kernel of finite networks samples every operation."""
+    if choice.kind == "infinite" and choice.limit is not None:
         rows = choice.limit.certificate
         return tuple(RuleRow(r.node, r.op, r.module_path, r.rule, r.error) for r in rows)
-    if program is None:
+    if choice.program is None:
         return ()
-    operations = [node for node in program.nodes if node.kind == "op"]
     return tuple(
-        RuleRow(node.name, node.op, node.module_path, "finite network" if node.op in RULES else "no rule", float("nan"))
-        for node in operations
+        RuleRow(node.name, node.op, node.module_path, "sampled" if node.op in RULES else "fallback", grams.error)
+        for node in choice.program.nodes
+        if node.kind == "op"
     )

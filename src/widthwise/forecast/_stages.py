@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -52,15 +53,10 @@ class Stages:
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
         return value
 
-    def discard(self) -> None:
-        """Remove what was kept, once the forecast itself is saved."""
-        if self.folder is None or not self.folder.is_dir():
-            return
-        for path in self.folder.iterdir():
-            path.unlink()
-        self.folder.rmdir()
-        if not any(self.folder.parent.iterdir()):
-            self.folder.parent.rmdir()
+
+def discard_stages(folder: str | Path) -> None:
+    """Remove what `Stages` kept in a folder, once the forecast itself is saved."""
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _load_tensors(path: Path) -> Tensors | None:
@@ -72,7 +68,10 @@ def _load_tensors(path: Path) -> Tensors | None:
 
 def _save_tensors(path: Path, value: Tensors) -> None:
     with atomic_path(path) as temporary:
-        save_file({key: tensor.contiguous() for key, tensor in value.items()}, temporary)
+        try:
+            save_file({key: tensor.contiguous() for key, tensor in value.items()}, temporary)
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
 
 
 def _load_plain(path: Path) -> Any:

@@ -5,11 +5,10 @@ from math import log2
 
 import numpy as np
 
-from widthwise.data import DataSet
-from widthwise.forecast._curves import Targets
-from widthwise.forecast._model import ModelSource
+from widthwise.core import ModelError
+from widthwise.forecast._cost import SPEED, forward_operations
+from widthwise.forecast._run import Run
 from widthwise.forecast._settings import Settings
-from widthwise.forecast._stages import Stages
 from widthwise.forecast._types import RidgeKind, WidthPoint, WidthSurface
 from widthwise.probe import features, random_feature_regression
 from widthwise.theory import TaskSpectrum
@@ -17,24 +16,46 @@ from widthwise.theory import TaskSpectrum
 DRAWS = 3
 POOL = 2000
 RIDGES: tuple[RidgeKind, RidgeKind] = ("zero", "optimal")  # in the order of `_ridges`
+WIDEST = 4096
+MOST_SECONDS = 60.0  # of forward passes at one width
+MOST_NUMBERS = 3e8  # features of all examples at one width
 
 
-def width_curve(
-    task: TaskSpectrum, source: ModelSource, train: DataSet, test: DataSet, targets: Targets, settings: Settings,
-    stages: Stages, show: bool,
-) -> tuple[WidthPoint, ...]:  # fmt: skip
-    """Predicted and measured error at the optimal ridge and without one, at half of the samples (at most 1000)."""
-    n = max(2, min(settings.samples // 2, POOL // 2))
-    counts = {width: _feature_count(source, width, train, settings) for width in _widths(source, n)}
+def width_curve(run: Run, task: TaskSpectrum) -> tuple[WidthPoint, ...]:
+    """Predicted and measured error without a ridge and at the best one, at half of the samples (at most 1000)."""
+    n = min(run.settings.samples, POOL) // 2
     points: list[WidthPoint] = []
-    for width, count in counts.items():
-        predicted = task.risk(n, _ridges(task, n, count), width=count)
-        ridges = predicted.ridge.tolist()
-        measure = partial(_measure, source, width, train, test, targets, n, ridges, settings, show)
-        found = stages.plain(f"width {width}", measure)
-        for i, (mse, stderr) in enumerate(found):
-            points.append(WidthPoint(width, count, n, RIDGES[i], ridges[i], float(predicted.test[i]), mse, stderr))
+    for width in _widths(run):
+        points += _points(run, task, n, width)
     return tuple(points)
+
+
+def _widths(run: Run) -> list[int | None]:
+    """Widths around the model's own, by factors of four; None, the module as it is, if it does not scale."""
+    own = run.source.width
+    if not run.source.scales or own is None:
+        return [None]
+    return [*sorted({max(2, own // 16), max(2, own // 4), own, max(own, min(4 * own, WIDEST))})]
+
+
+def _points(run: Run, task: TaskSpectrum, n: int, width: int | None) -> list[WidthPoint]:
+    try:
+        module = run.source.build(width, seed=run.settings.seed)
+        example = features(module, run.train.inputs[:2])
+    except ModelError:
+        if width == run.source.width:
+            raise
+        return []  # a factory need not be able to build widths that nobody asked for
+    count = example[0].numel()
+    predicted = task.risk(n, _ridges(task, n, count), width=count)
+    ridges = predicted.ridge.tolist()
+    measured: list[list[float | None]] = [[None, None]] * len(ridges)
+    if _affordable(run, forward_operations(module, run.train.inputs[:2]), count):
+        measured = run.stages.plain(f"width {width or 'own'}", partial(_measure, run, n, width, ridges))
+    return [
+        WidthPoint(width or count, count, n, RIDGES[i], ridge, float(predicted.test[i]), *measured[i])
+        for i, ridge in enumerate(ridges)
+    ]
 
 
 def _ridges(task: TaskSpectrum, n: int, count: int) -> np.ndarray:
@@ -43,39 +64,28 @@ def _ridges(task: TaskSpectrum, n: int, count: int) -> np.ndarray:
     return np.array([floor, max(float(task.risk(n, "optimal", width=count).ridge), floor)])
 
 
-def _widths(source: ModelSource, n: int) -> list[int]:
-    """Widths around the model's own, by factors of four; the own alone if it does not scale."""
-    own = source.width
-    if not source.scales or own is None:
-        return [own or 0]
-    return sorted({max(2, own // 16), max(2, own // 4), own, min(4 * own, 4096)})
+def _affordable(run: Run, operations: float, count: int) -> bool:
+    examples = min(len(run.train), POOL) + len(run.test)
+    return DRAWS * examples * operations <= MOST_SECONDS * SPEED and examples * count <= MOST_NUMBERS
 
 
-def _feature_count(source: ModelSource, width: int, train: DataSet, settings: Settings) -> int:
-    module = source.build(width or None, seed=settings.seed)
-    return features(module, train.inputs[:2]).flatten(1).shape[1]
-
-
-def _measure(
-    source: ModelSource, width: int, train: DataSet, test: DataSet, targets: Targets, n: int, ridges: list[float],
-    settings: Settings, show: bool,
-) -> list[list[float | None]]:  # fmt: skip
-    pool = min(len(train), POOL)
+def _measure(run: Run, n: int, width: int | None, ridges: list[float]) -> list[list[float | None]]:
+    """``[mse, its standard error]`` per ridge."""
+    pool = min(len(run.train), POOL)
     table = random_feature_regression(
-        lambda size: source.factory(size or None),
-        [width],
-        train.inputs[:pool],
-        targets.train[:pool],
-        test.inputs,
-        targets.test,
+        lambda size: run.source.make(size or None),
+        [width or 0],
+        run.train.inputs[:pool],
+        run.targets.train[:pool],
+        run.test.inputs,
+        run.targets.test,
         sizes=[n],
         ridges=ridges,
         draws=DRAWS,
-        seed=settings.seed,
-        progress=show,
+        seed=run.settings.seed,
+        progress=run.show,
     )
-    spread = table.stderr if source.fresh or n < pool else table.stderr * float("nan")
-    return [[float(table.mse[0, 0, i]), _finite(float(spread[0, 0, i]))] for i in range(len(ridges))]
+    return [[float(table.mse[0, 0, i]), _finite(float(table.stderr[0, 0, i]))] for i in range(len(ridges))]
 
 
 def _finite(value: float) -> float | None:
