@@ -1,7 +1,9 @@
 """From a module and example inputs to the nodes that `torch.export` sees."""
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stderr
+from io import StringIO
 from typing import Any
 from warnings import catch_warnings, simplefilter
 
@@ -60,6 +62,7 @@ def export(module: nn.Module, examples: Examples, training: bool) -> ExportedPro
     with ExitStack() as stack:
         stack.enter_context(catch_warnings())
         simplefilter("ignore")
+        stack.enter_context(_quiet())
         stack.enter_context(_mode(module, training))
         stack.enter_context(_without_cache(module))
         stack.enter_context(torch.random.fork_rng(devices=[]))
@@ -75,6 +78,18 @@ def export(module: nn.Module, examples: Examples, training: bool) -> ExportedPro
         f"torch.export cannot trace {type(module).__name__}: {reason}; take data-dependent control flow and other "
         "non-tensor work out of forward."
     ) from failures[0]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what `torch.export` logs and prints when it fails off the screen: the error says it in one sentence."""
+    level = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with redirect_stderr(StringIO()):
+            yield
+    finally:
+        logging.disable(level)
 
 
 def shapes_of(examples: Examples) -> str:
