@@ -39,7 +39,7 @@ class Evaluator:
         *,
         dtype: torch.dtype,
         same: bool,
-        samples: int = 1024,
+        samples: int = 4096,
     ) -> None:
         self.data = data
         self.contribution = contribution

@@ -171,10 +171,15 @@ class Normalised(Field):
 
 @dataclass(frozen=True, eq=False)
 class Centred(Field):
-    """A field minus its mean over coordinates (and over positions, if pooled)."""
+    """A field minus its mean over coordinates (and over positions, if pooled).
+
+    Attributes:
+        gaussian: whether the source is a Gaussian field plus a constant.
+    """
 
     source: Field
     pooled: bool
+    gaussian: bool = False
 
     @property
     def positions(self) -> Sizes:  # type: ignore[override]
@@ -280,6 +285,8 @@ def position_diagonal(moment: Tensor, sizes: Sizes) -> Tensor:
 
 def combine(terms: list[tuple[float, Field]]) -> Field:
     """Linear combination, flattened; distributes over concatenations."""
+    if len(terms) == 1 and terms[0][0] == 1.0:
+        return terms[0][1]
     flat: dict[int, tuple[float, Field]] = {}
     for scale, term in terms:
         for inner, field in term.terms if isinstance(term, Sum) else ((1.0, term),):

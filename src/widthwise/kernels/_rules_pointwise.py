@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 
+from widthwise.kernels._affine import constant_part
 from widthwise.kernels._checks import coordinates
-from widthwise.kernels._fields import Field, Gained, Image, Local, Offset, Sum, blockwise, combine
+from widthwise.kernels._fields import Centred, Field, Gained, Image, Local, Offset, Sum, blockwise, combine
 from widthwise.kernels._lowering import Concrete, Lowered, Lowering, constant_value, position_sizes, rule
 from widthwise.kernels._sampling import NoSamplingRule, gaussian_atoms
 from widthwise.numerics import ACTIVATIONS, Activation
@@ -123,6 +124,8 @@ def image(run: Lowering, node: Node, phi: Activation, source: Field) -> Field:
     if isinstance(source, Sum):
         offset, source = without_offset(source)
         phi = shifted(phi, offset) if offset else phi
+    if constant := constant_part(source):
+        phi, source = shifted(phi, constant), Centred(source, pooled=False, gaussian=True)
     if source.gaussian:
         run.rules[node.name] = "exact" if phi.closed_form is not None else "quadrature"
         return Image(phi, source)

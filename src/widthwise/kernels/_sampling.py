@@ -28,8 +28,8 @@ class NoSamplingRule(Exception):
 
 @dataclass(frozen=True)
 class SampledMoments:
-    """``E[u v']``, the chain (tangent without gain vectors), ``E[u]`` (for one-sided pairings only), and the relative
-    standard error of ``E[u v']``."""
+    """``E[u v']``, the chain (tangent without gain vectors), ``E[u]`` (for one-sided pairings only), and the worst
+    relative standard error."""
 
     value: Tensor
     chain: Tensor | None
@@ -82,14 +82,13 @@ def sampled_moments(run: "Evaluator", u: Field, v: Field, pair: "Pair", diagonal
         second, slopes_v = _evaluate(v, atoms_v, draws[..., len(atoms_u) :], constants.at(right, 1, rows))
         batches = (first * second).mean(2)  # [elements, scramblings]
         value.append(batches.mean(1))
-        spread = batches.std(1) / sqrt(SCRAMBLINGS)
-        errors.append(
-            (spread / (first.square().mean((1, 2)) * second.square().mean((1, 2))).sqrt().clamp_min(1e-30)).max()
-        )
+        errors.append(_relative_error(batches, first, second))
         mean.append(first.mean((1, 2)))
         total = torch.zeros(rows.stop - rows.start, dtype=run.dtype, device=draws.device)
         for (i, j), array in tangents.items():
-            total += (slopes_u[i] * slopes_v[j]).mean((1, 2)) * array.reshape(-1)[rows]
+            batches = (slopes_u[i] * slopes_v[j]).mean(2)
+            errors.append(_relative_error(batches, slopes_u[i], slopes_v[j]))
+            total += batches.mean(1) * array.reshape(-1)[rows]
         chain.append(total)
     shape = (run.pairs(pair), *sizes)
     symmetric = u is v and (pair != "12" or run.same)
@@ -113,6 +112,12 @@ def _symmetrised(run: "Evaluator", array: Tensor, rank: int, pair: "Pair", diago
     rest = tuple(range(len(lead), placed.dim()))
     turned = placed.permute(*lead, *rest) if diagonal else placed.permute(*lead, *rest[rank:], *rest[:rank])
     return run.flat((placed + turned) / 2, pair)
+
+
+def _relative_error(batches: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """Standard error over scramblings, relative to the root of both second moments."""
+    size = (first.square().mean((1, 2)) * second.square().mean((1, 2))).sqrt().clamp_min(1e-30)
+    return (batches.std(1) / sqrt(SCRAMBLINGS) / size).max()
 
 
 def _joint_covariance(run, atoms_u, atoms_v, pair, diagonal, sizes) -> Tensor:  # type: ignore[no-untyped-def]

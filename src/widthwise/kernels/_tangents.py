@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from widthwise.kernels._affine import affine
 from widthwise.kernels._fields import (
     Centred,
     Concat,
@@ -150,38 +151,24 @@ def _gathered(run: "Evaluator", terms: list[tuple[float, Field]], join: Callable
 
 
 def _sloped(u: Image, inner: Field) -> Field:
-    """``phi'(source) * inner``; an activation again where `inner` is the source itself."""
-    (p, core), (q, other) = _core(u.source), _core(inner)
+    """``phi'(source) * inner``; an activation again where `inner` is an affine function of the source."""
+    (p, start, core), (q, offset, other) = affine(u.source), affine(inner)
     if core is other and p:
-        return Image(_self_sloped(u.activation, q / p), u.source)
+        return Image(_times_slope(u.activation, q / p, offset - start * q / p), u.source)
     return Local(lambda x, d: u.activation.derivative(x) * d, (u.source, inner), f"slope of {u.activation.name}")
 
 
-def _self_sloped(phi: Activation, factor: float) -> Activation:
-    """``x -> factor * x * phi'(x)``, which is phi itself for relu and its kin."""
+def _times_slope(phi: Activation, factor: float, offset: float) -> Activation:
+    """``x -> (factor * x + offset) * phi'(x)``, which can be phi itself for relu and its kin."""
+
+    def function(x: Tensor) -> Tensor:
+        return (factor * x + offset) * phi.derivative(x)
+
     grid = torch.tensor([-3.0, -1.7, -0.4, 0.3, 1.1, 2.9], dtype=torch.float64)
-    if factor == 1.0 and torch.allclose(grid * phi.derivative(grid), phi.function(grid), rtol=1e-12, atol=1e-12):
+    if len(phi.kinks) < 2 and torch.allclose(function(grid), phi.function(grid), rtol=1e-12, atol=1e-12):
         return phi
-    return Activation.of(
-        lambda x: factor * x * phi.derivative(x),
-        f"{factor!r} x {phi.name}'",
-        phi.kinks,
-        scale=phi.scale,
-        continuous=not phi.kinks,
-    )
-
-
-def _core(field: Field) -> tuple[float, Field]:
-    """A field as a number times what it is a multiple of."""
-    if isinstance(field, Gained):
-        scale, core = _core(field.source)
-        return scale * field.value, core
-    if isinstance(field, Sum):
-        terms = [(scale, term) for scale, term in field.terms if not (isinstance(term, Offset) and term.value == 0.0)]
-        if len(terms) == 1:
-            scale, core = _core(terms[0][1])
-            return scale * terms[0][0], core
-    return 1.0, field
+    name = f"({factor!r} x + {offset!r}) {phi.name}'"
+    return Activation.of(function, name, phi.kinks, scale=phi.scale, continuous=not phi.kinks)
 
 
 def _of_local(run: "Evaluator", u: Local) -> Derivatives:
