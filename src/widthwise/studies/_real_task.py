@@ -15,8 +15,8 @@ from widthwise.kernels import infinite
 from widthwise.nn import mlp
 from widthwise.program import trace
 
-Matrix = Float[np.ndarray, "rows columns"]
-Row = Float[np.ndarray, "points"]
+Matrix = Float[np.ndarray, "_ _"]
+Row = Float[np.ndarray, "_"]
 
 
 @dataclass(frozen=True, eq=False)
