@@ -101,14 +101,15 @@ def task_section() -> TaskSection:
     )
 
 
-def width_points() -> tuple[WidthPoint, ...]:
+def width_points(sizes: tuple[int, ...] = (1000,)) -> tuple[WidthPoint, ...]:
+    """Both ridges at each width of each size; the optimal ridge differs from width to width."""
     points = []
-    for n in (250, 1000):
+    for n in sizes:
         for width in (32, 64, 128, 256, 512):
-            predicted = error_at(n, "optimal") * (1 + 30 / width)
-            points.append(
-                WidthPoint(width, 4 * width, n, 1.2, predicted, predicted * (1 + 0.01 * math.cos(width)), 0.004)
-            )
+            for ridge, value in (("zero", 1e-9), ("optimal", 30 / width)):
+                predicted = error_at(n, ridge) * (1 + 30 / width)
+                measured = predicted * (1 + 0.01 * math.cos(width))
+                points.append(WidthPoint(width, 4 * width, n, ridge, value, predicted, measured, 0.004))  # type: ignore[arg-type]
     return tuple(points)
 
 

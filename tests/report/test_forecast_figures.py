@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.report.report_cases import POWER, SAMPLES, SIZES, bare, make_forecast, not_finite, regression
+from tests.report.report_cases import POWER, SAMPLES, SIZES, bare, make_forecast, not_finite, regression, width_points
 from widthwise.report import Band, Guide, Line, Points, figures, to_plotly
 from widthwise.report._forecast_figures import width_curve
 
@@ -57,9 +57,30 @@ def test_surface_cells_stand_at_their_n_and_width(forecast):
 
 
 def test_width_curve_marks_the_peak_where_features_equal_examples(forecast):
-    one = replace(forecast, width_curve=tuple(p for p in forecast.width_curve if p.n == 1000))
-    (guide,) = series(width_curve(one), Guide)
+    (guide,) = series(width_curve(forecast), Guide)
     assert guide.at == 250  # four features per unit of width, 1000 examples
-    several = tuple(replace(p, ridge_value=r) for p in one.width_curve for r in (0.1, 1.0))
-    lines = series(width_curve(replace(one, width_curve=several)), Line)
-    assert [line.name for line in lines] == ["predicted, n = 1000, ridge 0.1", "predicted, n = 1000, ridge 1"]
+
+
+def test_width_curve_has_one_line_and_one_set_of_points_per_kind_of_ridge(forecast):
+    figure = width_curve(forecast)
+    assert [line.name for line in series(figure, Line)] == ["predicted, zero ridge", "predicted, optimal ridge"]
+    for ridge in ("zero", "optimal"):
+        (measured,) = series(figure, Points, f"measured, {ridge} ridge")
+        points = [point for point in forecast.width_curve if point.ridge == ridge]
+        assert measured.x == tuple(float(point.width) for point in points)
+        assert measured.y == tuple(point.measured_mse for point in points)
+    several = series(width_curve(replace(forecast, width_curve=width_points((250, 1000)))), Line)
+    assert len(several) == 4 and len({line.slot for line in several}) == 4
+
+
+def test_width_caption_says_why_the_prediction_may_be_off(forecast):
+    weights = forecast.network.weights
+    assert "earlier layers" in width_curve(forecast).caption and "share filters" in width_curve(forecast).caption
+    dense = tuple(replace(weight, shape=weight.shape[:2]) for weight in weights)
+    assert "share filters" not in width_curve(with_weights(forecast, dense)).caption
+    shallow = tuple(replace(weight, role="input" if weight.role == "hidden" else weight.role) for weight in dense)
+    assert "off the lines" not in width_curve(with_weights(forecast, shallow)).caption
+
+
+def with_weights(forecast, weights):
+    return replace(forecast, network=replace(forecast.network, weights=weights))

@@ -47,6 +47,23 @@ def test_training_states_gain_and_loss(ratio, phrase):
     assert phrase in words.training_row(row)
 
 
+def test_many_times_the_error_is_a_factor(forecast):
+    assert "an error 19 times as large at this" in words.training_row(replace(training_row(37, 5.7), kernel_mse=0.3))
+    judged = words.training(replace(forecast, training_note="it gains."))
+    assert judged[0] == "It gains." and not any("gain of" in sentence for sentence in judged)
+    assert any("gain of" in sentence for sentence in words.training(replace(forecast, training_note="")))
+
+
+@pytest.mark.parametrize(
+    "cost, phrase",
+    [(1.0013, "by 0.13 %;"), (1.0, "by less than 0.01 %;"), (1.14, "by 14 %;"), (3.0, "by a factor of 3.00;")],
+)
+def test_the_cost_of_fitting_every_label(forecast, cost, phrase):
+    found = replace(forecast.overfitting, cost=cost)
+    sentence = words.overfitting_cost(replace(forecast, overfitting=found))
+    assert phrase in sentence and sentence.endswith("on any labels it can be at most 31 %.")
+
+
 def test_diverged_training_is_said():
     row = replace(training_row(1000, math.inf), diverged=True, width=None)
     assert words.training_row(row).startswith("The network, trained for 400 steps on 1000 examples, diverged at")

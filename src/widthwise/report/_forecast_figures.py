@@ -4,8 +4,9 @@ import math
 from collections.abc import Callable
 
 from widthwise.core import Axis, Band, Bars, Figure, Guide, Heatmap, Line, Points, Series
-from widthwise.forecast._types import Forecast, LearningPoint
+from widthwise.forecast._types import Forecast, LearningPoint, WidthPoint
 from widthwise.report._select import RIDGES, curve, width_groups
+from widthwise.report._words import width_caveat
 
 LEGEND = {"optimal": "optimal ridge", "zero": "zero ridge"}
 SLOT = {"optimal": 0, "zero": 1}
@@ -70,8 +71,7 @@ def spectrum(forecast: Forecast) -> Figure | None:
         tuple(series),
         f"Eigenvalues of the kernel matrix divided by the {task.samples} examples. The dashed line falls with the "
         "exponent alpha, which is estimated from regression tests, not fitted to these values: the last eigenvalues "
-        "of a "
-        "finite sample always bend down too early.",
+        "of a finite sample always bend down too early.",
     )
 
 
@@ -186,8 +186,11 @@ def width_curve(forecast: Forecast) -> Figure | None:
     groups = width_groups(forecast)
     if not groups:
         return None
+    one_size = len({n for n, _ in groups}) == 1
     series: list[Series] = []
-    for slot, (label, points) in enumerate(groups.items()):
+    for place, ((n, ridge), points) in enumerate(groups.items()):
+        label = LEGEND[ridge] if one_size else f"{LEGEND[ridge]}, n = {n}"
+        slot = SLOT[ridge] if one_size else place
         x = tuple(float(point.width) for point in points)
         series.append(Line(f"predicted, {label}", x, tuple(p.predicted_mse for p in points), slot, markers=len(x) == 1))
         measured = [point for point in points if point.measured_mse is not None]
@@ -206,9 +209,15 @@ def width_curve(forecast: Forecast) -> Figure | None:
         Axis("width of the network", "log"),
         Axis("test error (MSE)", "log"),
         (*_peak_guide(forecast), *series),
-        "Only the last layer is trained. Lines: predicted; markers: measured with the module itself at that width, "
-        "with "
-        "one standard error.",
+        " ".join(filter(None, (_width_caption(groups), width_caveat(forecast)))),
+    )
+
+
+def _width_caption(groups: dict[tuple[int, str], list[WidthPoint]]) -> str:
+    sizes = " or ".join(str(n) for n in sorted({n for n, _ in groups}))
+    return (
+        f"Only the last layer is trained, on {sizes} examples. Lines: predicted; markers: measured with the module "
+        "itself at that width, with one standard error."
     )
 
 
@@ -299,8 +308,7 @@ def training(forecast: Forecast) -> Figure | None:
             Bars("network, trained", tuple(math.nan if row.diverged else row.test_mse for row in rows), 3),
         ),
         "Shorter is better. Where the network's bar is the shorter one, it gained from learning features that the "
-        "fixed "
-        "kernel does not have; where it is the longer one, the short training budget or its noise cost more.",
+        "fixed kernel does not have; where it is the longer one, the short training budget or its noise cost more.",
     )
 
 

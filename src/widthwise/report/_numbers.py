@@ -48,17 +48,17 @@ def percent(share: float | None, digits: int = 1) -> str:
     return f"{100 * share:.{digits}f} %".replace("-", MINUS)
 
 
-def with_error(value: float | None, error: float | None) -> str:
-    """A value with its standard error, rounded to the two significant digits that the error leaves it.
+def with_error(value: float | None, error: float | None, digits: int = 2) -> str:
+    """A value with its standard error, rounded to the significant `digits` that the error keeps.
 
-    >>> with_error(1.3123, 0.0412), with_error(0.21, None)
-    ('1.312 ± 0.041', '0.210')
+    >>> with_error(1.3123, 0.0412), with_error(0.21, None), with_error(1.3123, 0.0412, 1)
+    ('1.312 ± 0.041', '0.210', '1.31 ± 0.04')
     """
     if value is None or error is None or not math.isfinite(value) or not math.isfinite(error) or error <= 0:
         return number(value)
-    places = 1 - math.floor(math.log10(float(f"{error:.1e}")))
+    places = digits - 1 - math.floor(math.log10(float(f"{error:.{digits - 1}e}")))
     if not 0 <= places <= 6:
-        return f"{number(value)} \N{PLUS-MINUS SIGN} {number(error, 2)}"
+        return f"{number(value)} \N{PLUS-MINUS SIGN} {number(error, digits)}"
     return f"{value:.{places}f} \N{PLUS-MINUS SIGN} {error:.{places}f}".replace("-", MINUS)
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from widthwise.forecast._types import Forecast
 from widthwise.report import _tables as numbers
 from widthwise.report import _words as say
-from widthwise.report._numbers import interval, number, percent, with_error
+from widthwise.report._numbers import interval, number, percent
 from widthwise.report._select import best_advice, later, now
 
 
@@ -57,10 +57,9 @@ def tiles(forecast: Forecast) -> list[Tile]:
                 detail,
             )
         )
-    exponents = f"beta {with_error(found.beta, found.beta_stderr)}"
-    made.append(Tile("Exponents of the task", f"alpha {with_error(found.alpha, found.alpha_stderr)}", exponents))
-    cost = f"fitting every label costs {number(forecast.overfitting.cost)} times the best error"
-    made.append(Tile("Overfitting", forecast.overfitting.verdict, cost))
+    decay = "eigenvalues fall like i^(\N{MINUS SIGN}alpha), the target's power like i^(\N{MINUS SIGN}beta)"
+    made.append(Tile("Exponents of the task", f"alpha {number(found.alpha)}, beta {number(found.beta)}", decay))
+    made.append(Tile("Overfitting", forecast.overfitting.verdict, say.overfitting_tile(forecast)))
     if best is not None:
         detail = f"{number(best.before)} to {number(best.after)}, {best.confidence} confidence"
         made.append(Tile("Best step", best.action, detail))

@@ -25,8 +25,7 @@ def nearest(points: Iterable[LearningPoint], n: float, *, within: float = 1.15) 
 
 
 def now(forecast: Forecast) -> LearningPoint | None:
-    """The prediction at the whole sample and the optimal ridge; at the largest size within the sample if it has "
-    "none."""
+    """The prediction at the whole sample and the optimal ridge; at the largest size within it if it has none."""
     points = curve(forecast, "optimal") or curve(forecast, "zero")
     inside = [point for point in points if not point.extrapolated]
     return nearest(points, forecast.task.samples) or (inside or points or [None])[-1]
@@ -74,16 +73,12 @@ def agreement(points: Iterable[LearningPoint | WidthPoint]) -> Agreement | None:
     return Agreement(len(rows), median, worst, at)
 
 
-def width_groups(forecast: Forecast) -> dict[str, list[WidthPoint]]:
-    """The width curve split into lines, each with its label: by number of examples, and by ridge where one width of
-    one size has several."""
-    groups: dict[str, list[WidthPoint]] = {}
+def width_groups(forecast: Forecast) -> dict[tuple[int, str], list[WidthPoint]]:
+    """The width curve split into lines, by number of examples and kind of ridge, each in order of width."""
+    groups: dict[tuple[int, str], list[WidthPoint]] = {}
     for n in sorted({point.n for point in forecast.width_curve}):
-        points = [point for point in forecast.width_curve if point.n == n]
-        if len({point.width for point in points}) == len(points):
-            groups[f"n = {n}"] = sorted(points, key=lambda point: point.width)
-            continue
-        for ridge in sorted({point.ridge_value for point in points}):
-            same = [point for point in points if point.ridge_value == ridge]
-            groups[f"n = {n}, ridge {ridge:.2g}"] = sorted(same, key=lambda point: point.width)
+        for ridge in RIDGES:
+            points = [point for point in forecast.width_curve if (point.n, point.ridge) == (n, ridge)]
+            if points:
+                groups[n, ridge] = sorted(points, key=lambda point: point.width)
     return groups

@@ -7,7 +7,7 @@ from typing import Any
 
 from widthwise.forecast._types import Forecast, LearningPoint
 from widthwise.report._numbers import MISSING, count, interval, number, percent, with_error
-from widthwise.report._select import curve
+from widthwise.report._select import curve, width_groups
 
 
 @dataclass(frozen=True)
@@ -146,13 +146,14 @@ def width(forecast: Forecast) -> Table:
             count(point.width),
             count(point.features),
             count(point.n),
-            number(point.ridge_value, 2),
+            "zero" if point.ridge == "zero" else f"optimal, {number(point.ridge_value, 2)}",
             number(point.predicted_mse),
             with_error(point.measured_mse, point.measured_mse_stderr),
         )
-        for point in sorted(forecast.width_curve, key=lambda point: (point.n, point.width, point.ridge_value))
+        for points in width_groups(forecast).values()
+        for point in points
     ]
-    return table("Width, last layer trained only", columns, "n" * len(columns), rows)
+    return table("Width, last layer trained only", columns, "nnntnn", rows)
 
 
 def surface(forecast: Forecast) -> Table:
@@ -211,7 +212,7 @@ def advice(forecast: Forecast) -> Table:
             row.action,
             number(row.before),
             number(row.after),
-            _change(row.before, row.after),
+            change(row.before, row.after),
             row.confidence,
             row.because,
         )
@@ -220,11 +221,12 @@ def advice(forecast: Forecast) -> Table:
     return table("Advice", columns, "tnnntt", rows)
 
 
-def _change(before: float, after: float) -> str:
+def change(before: float, after: float) -> str:
+    """The relative change, with its sign."""
     if not before > 0 or not math.isfinite(after):
         return MISSING
-    change = after / before - 1
-    return ("+" if change > 0 else "") + percent(change, 0)
+    share = after / before - 1
+    return ("+" if share > 0 else "") + percent(share, 0)
 
 
 def mapping(title: str, values: dict[str, Any]) -> Table:

@@ -13,9 +13,9 @@ KERNEL_WORDS = {
     "empirical": "the tangent kernel of the finite network itself, at its initialisation",
 }
 VERDICT_WORDS = {
-    "benign": "fitting every label costs next to nothing, and less and less as examples are added",
-    "tempered": "fitting every label costs a bounded factor that more examples do not remove",
-    "catastrophic": "fitting every label costs more and more as examples are added",
+    "benign": "fitting noisy labels exactly costs next to nothing, and less and less as examples are added",
+    "tempered": "fitting noisy labels exactly costs a bounded factor that more examples do not remove",
+    "catastrophic": "fitting noisy labels exactly costs more and more as examples are added",
 }
 
 
@@ -52,14 +52,15 @@ def criticality(forecast: Forecast) -> str:
         return (
             f"Whether it is ordered or chaotic at initialisation is not known. {_sentence(found.explanation)}".strip()
         )
+    if found.explanation:
+        return _sentence(found.explanation)
     means = {
         "ordered": "inputs look more and more alike with depth, and gradients shrink",
         "critical": "differences between inputs, and gradients, keep their size through the depth",
         "chaotic": "similar inputs are pushed apart with depth, and gradients grow",
     }.get(found.verdict, "")
     tail = f": {means}" if means else ""
-    verdict = f"At initialisation it is {found.verdict} (chi = {number(found.chi)}){tail}."
-    return f"{verdict} {_sentence(found.explanation)}".strip()
+    return f"At initialisation it is {found.verdict} (chi = {number(found.chi)}){tail}."
 
 
 def kernel(forecast: Forecast) -> str:
@@ -85,7 +86,7 @@ def task(forecast: Forecast) -> list[str]:
         halving = 2 ** -(found.beta - 1)
         first += (
             f" While noise is small, twice the data then multiplies the error by about {number(halving, 2)} "
-            f"(n^\N{MINUS SIGN}(beta\N{MINUS SIGN}1))."
+            f"(n^(1\N{MINUS SIGN}beta))."
         )
     return [first, *_power(forecast), noise(forecast), *_noise_check(forecast)]
 
@@ -93,7 +94,7 @@ def task(forecast: Forecast) -> list[str]:
 def _exponent(what: str, name: str, value: float, error: float) -> str:
     if not math.isfinite(value):
         return f"{what} at a rate {name} that could not be estimated."
-    return f"{what} like i^\N{MINUS SIGN}{name} with {name} = {with_error(value, error)}."
+    return f"{what} like i^(\N{MINUS SIGN}{name}) with {name} = {with_error(value, error)}."
 
 
 def _power(forecast: Forecast) -> list[str]:
@@ -179,8 +180,7 @@ def _agreement(found: Agreement, at: str) -> str:
         return f"At the one measured point ({where}) the prediction is off by {percent(found.worst)}."
     return (
         f"At {count(found.points)} measured points the prediction is off by {percent(found.median)} in the median and "
-        f"by "
-        f"{percent(found.worst)} at worst ({where})."
+        f"by {percent(found.worst)} at worst ({where})."
     )
 
 
@@ -191,13 +191,13 @@ def width(forecast: Forecast) -> list[str]:
         none = "The error was not measured against width (the network was given at one width only)."
         return [none] if surface is None else [_sentence(surface.answer)]
     sentences = [_sentence(forecast.width_surface.answer)] if forecast.width_surface is not None else []
-    points = list(width_groups(forecast).values())[-1]
+    (_, ridge), points = list(width_groups(forecast).items())[-1]
     first, last = points[0], points[-1]
     if len(points) > 1:
         sentences.append(
-            f"With only the last layer trained on {count(last.n)} examples, the predicted test error goes from "
-            f"{number(first.predicted_mse)} at width {count(first.width)} to {number(last.predicted_mse)} at width "
-            f"{count(last.width)}."
+            f"With only the last layer trained on {count(last.n)} examples, the predicted test error at {ridge} ridge "
+            f"goes from {number(first.predicted_mse)} at width {count(first.width)} to {number(last.predicted_mse)} at "
+            f"width {count(last.width)}."
         )
     found = agreement(forecast.width_curve)
     return [
@@ -206,33 +206,75 @@ def width(forecast: Forecast) -> list[str]:
     ]
 
 
+def width_caveat(forecast: Forecast) -> str:
+    """Why measured points may lie off the prediction; nothing for a single hidden layer without convolutions."""
+    weights = forecast.network.weights
+    reasons = []
+    if any(weight.role == "hidden" for weight in weights):
+        reasons.append(
+            "the earlier layers have the same finite width, and the theory counts only the last one as finite"
+        )
+    if any(len(weight.shape) > 2 for weight in weights):
+        reasons.append("features at different positions share filters, and the theory takes features as independent")
+    if not reasons:
+        return ""
+    return f"Where measured points lie off the lines, a reason is that {'; and that '.join(reasons)}."
+
+
 def overfitting(forecast: Forecast) -> list[str]:
     """Verdict, cost, and whether near-interpolation is needed."""
     found = forecast.overfitting
     means = VERDICT_WORDS.get(found.verdict, "")
     verdict = f"Overfitting is {found.verdict}" + (f": {means}." if means else ".")
-    cost = (
-        f"At {count(found.n)} examples, the test error without a ridge is {number(found.cost)} times that at the best "
-        f"ridge "
-        f"({number(found.optimal_ridge)}); on any target with this kernel it is at most {number(found.coefficient)} "
-        f"times."
-    )
-    need = "Near-interpolation is needed" if found.obligatory else "Near-interpolation is not needed"
+    best = f"a ridge of {number(found.optimal_ridge)}" if found.optimal_ridge > 0 else "no ridge"
     ratio = percent(found.optimal_fitting_ratio)
-    fitting = f"{need} for the best test error: there the training error is {ratio} of the test error."
-    return [verdict, cost, fitting, *([_sentence(found.explanation)] if found.explanation else [])]
+    need = (
+        f"so near-interpolation is needed: the best training error is {ratio} of the test error"
+        if found.obligatory
+        else f"where the training error is {ratio} of the test error, so near-interpolation is not needed"
+    )
+    return [verdict, overfitting_cost(forecast), f"The best test error is reached with {best}, {need}."]
+
+
+def overfitting_cost(forecast: Forecast) -> str:
+    """What fitting these labels costs, beside the most that fitting any labels can."""
+    found = forecast.overfitting
+    bound = f"on any labels it can be at most {_extra(found.coefficient)}"
+    if not math.isfinite(found.cost):
+        return f"At {count(found.n)} examples, fitting these labels exactly has no finite cost; {bound}."
+    cost = _extra(found.cost)
+    return f"At {count(found.n)} examples, fitting these labels exactly raises the test error by {cost}; {bound}."
+
+
+def overfitting_tile(forecast: Forecast) -> str:
+    """The cost in a few words."""
+    cost = forecast.overfitting.cost
+    return (
+        f"fitting every label costs {_extra(cost)}" if math.isfinite(cost) else "fitting every label has no finite cost"
+    )
+
+
+def _extra(ratio: float) -> str:
+    """A ratio as an addition in per cent, or as a factor from 2 on."""
+    if not math.isfinite(ratio):
+        return "an unbounded factor"
+    if ratio >= 2:
+        return f"a factor of {number(ratio)}"
+    extra = 100 * (ratio - 1)
+    return "less than 0.01 %" if extra < 0.01 else f"{number(extra, 2)} %"
 
 
 def training(forecast: Forecast) -> list[str]:
     """What the real network gained or lost against the kernel."""
     if not forecast.training:
         return [_sentence(forecast.training_note) or "The network itself was not trained."]
-    sentences = [training_row(row) for row in forecast.training]
-    return [*sentences, *([_sentence(forecast.training_note)] if forecast.training_note else [])]
+    note = _sentence(forecast.training_note)
+    rows = [training_row(row, judged=not note) for row in forecast.training]
+    return [note, *rows] if note else rows
 
 
-def training_row(row: TrainingRow) -> str:
-    """One trained network against the kernel's prediction at the same number of examples."""
+def training_row(row: TrainingRow, *, judged: bool = True) -> str:
+    """One trained network against the kernel's prediction at the same number of examples; `judged`: gain or loss."""
     which = f"The network of width {count(row.width)}" if row.width is not None else "The network"
     start = f"{which}, trained for {count(row.steps)} steps on {count(row.n)} examples,"
     if row.diverged or not math.isfinite(row.test_mse):
@@ -241,14 +283,19 @@ def training_row(row: TrainingRow) -> str:
     reached = (
         f"{start} reaches a test error of {number(row.test_mse)} where the kernel predicts {number(row.kernel_mse)}"
     )
-    if not row.kernel_mse > 0:
+    if not judged or not row.kernel_mse > 0:
         return f"{reached}."
     change = row.test_mse / row.kernel_mse - 1
     if abs(change) < 0.02:
         return f"{reached}: no gain or loss worth naming (within 2 %)."
     if change < 0:
         return f"{reached}: a gain of {percent(-change, 0)} from learning features."
-    return f"{reached}: a loss of {percent(change, 0)} against its kernel at this training budget."
+    loss = (
+        f"a loss of {percent(change, 0)} against its kernel"
+        if change < 1
+        else f"an error {number(1 + change, 2)} times as large"
+    )
+    return f"{reached}: {loss} at this training budget."
 
 
 def advice(forecast: Forecast) -> list[str]:
@@ -268,17 +315,17 @@ def trust(forecast: Forecast) -> str:
     ridge = "optimal ridge" if curve(forecast, "optimal") else "zero ridge"
     return (
         "Predictions are for kernel regression with the network's kernel: the network in the limit where training "
-        "moves "
-        f"its features little ({ridge} unless it says otherwise). The training check shows how far the real network "
-        f"departs from this."
+        f"moves its features little ({ridge} unless it says otherwise). The training check shows how far the real "
+        "network departs from this."
     )
 
 
 CONVENTIONS = (
     "Test error (MSE) is the mean over test points of the squared error summed over outputs. One-hot targets are "
-    "centred by "
-    "the class frequencies of the training examples.",
+    "centred by the class frequencies of the training examples.",
     "A ridge is added to the kernel matrix itself: predictions use (K + ridge I)^-1.",
+    "Within the sample, predictions are calibrated by leave-one-out errors of disjoint blocks of the sample; beyond "
+    "it, they follow a fitted tail.",
     "Intervals of the prediction are its own error estimate; error bars of measurements are one standard error over "
     "draws.",
 )
