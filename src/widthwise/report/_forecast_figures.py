@@ -118,7 +118,8 @@ def learning_curve(forecast: Forecast) -> Figure | None:
         Axis("test error (MSE)", "log"),
         tuple(series),
         "Lines: predicted; dashed with a lighter band: extrapolated beyond the sample. Bands: the prediction's own "
-        "interval. Markers: kernel regression measured on held-out data, with one standard error.",
+        "interval. Markers: kernel regression measured on held-out data, with one standard error. Where one colour "
+        "hides the other, both ridges give the same error.",
     )
 
 
@@ -238,13 +239,12 @@ def width_surface(forecast: Forecast) -> Figure | None:
         return None
     by_width = tuple(zip(*surface.mse, strict=True))
     return Figure(
-        "Predicted test error by examples and width",
+        "Predicted test error by examples and features",
         Axis("number of training examples", "category", tuple(str(n) for n in surface.n)),
-        Axis("width of the network", "category", tuple(str(width) for width in surface.width)),
+        Axis("features of the last layer", "category", tuple(str(width) for width in surface.width)),
         (Heatmap(by_width, "test error (MSE)"),),
         "Each cell is the predicted test error at the optimal ridge with only the last layer trained; darker is "
-        "better. "
-        "Step right for more data, up for more width.",
+        "better. Step right for more data, up for more features (more width).",
     )
 
 

@@ -82,11 +82,11 @@ def shorten(text: str, most: int) -> str:
     return "\N{HORIZONTAL ELLIPSIS}" + text[len(text) - most + 1 :].lstrip(".")
 
 
-def wrap(text: str, width: int = 20, most: int = 70) -> list[str]:
+def wrap(text: str, width: int = 24, most: int = 110) -> list[str]:
     """Lines of about `width` characters, broken between words; a text longer than `most` loses its end.
 
     >>> wrap("Double the data, to 8000 examples")
-    ['Double the data, to', '8000 examples']
+    ['Double the data, to 8000', 'examples']
     """
     if len(text) > most:
         text = text[: most - 1] + "\N{HORIZONTAL ELLIPSIS}"

@@ -50,8 +50,10 @@ def to_plotly(figure: Figure) -> go.Figure:
 
 
 def _height(figure: Figure) -> int:
-    groups = len(figure.y.categories) if any(isinstance(item, Bars) for item in figure.series) else 0
-    return max(220, 110 + 62 * groups) if groups else 400
+    if not any(isinstance(item, Bars) for item in figure.series):
+        return 400
+    lines = max((len(wrap(name)) for name in figure.y.categories), default=1)
+    return max(220, 110 + max(62, 19 * lines) * len(figure.y.categories))
 
 
 def _axis(figure: Figure, which: str) -> dict[str, Any]:
@@ -216,7 +218,7 @@ def _guide_label(guide: Guide, figure: Figure) -> dict[str, Any]:
     at = math.log10(guide.at) if axis.scale == "log" and guide.at > 0 else guide.at
     common = {"text": html.escape(guide.label), "showarrow": False, "font": {"size": 11.5}}
     if guide.direction == "horizontal":
-        return common | {"x": 0.005, "xref": "paper", "xanchor": "left", "y": at, "yref": "y", "yanchor": "bottom"}
+        return common | {"x": 0.995, "xref": "paper", "xanchor": "right", "y": at, "yref": "y", "yanchor": "top"}
     low, high = extent(figure, "x")
     span = (math.log10(low), math.log10(high)) if axis.scale == "log" else (low, high)
     anchor = "right" if at > sum(span) / 2 else "left"

@@ -24,7 +24,8 @@ def to_png(figure: Figure, path: str | Path, *, dpi: int = 150) -> Path:
         OutputError: the file cannot be written.
     """
     bars = [item for item in figure.series if isinstance(item, Bars)]
-    height = max(3.0, 1.6 + 0.62 * len(figure.y.categories)) if bars else 5.0
+    lines = max((len(wrap(name)) for name in figure.y.categories), default=1)
+    height = max(3.0, 1.6 + max(0.62, 0.19 * lines) * len(figure.y.categories)) if bars else 5.0
     canvas = Canvas(figsize=(8.0, height), layout="constrained", facecolor="white")
     FigureCanvasAgg(canvas)
     axes = canvas.add_subplot()
@@ -175,7 +176,8 @@ def _draw_guide(axes: Axes, guide: Guide, figure: Figure) -> None:
     label = _plain(guide.label)
     if guide.direction == "horizontal":
         axes.axhline(guide.at, color=GUIDE, linewidth=1.1, linestyle=":", zorder=1.5)
-        axes.text(0.008, guide.at, label, transform=axes.get_yaxis_transform(), va="bottom", fontsize=9, color=INK)
+        where = axes.get_yaxis_transform()
+        axes.text(0.992, guide.at, label, transform=where, ha="right", va="top", fontsize=9, color=INK)
         return
     axes.axvline(guide.at, color=GUIDE, linewidth=1.1, linestyle=":", zorder=1.5)
     low, high = extent(figure, "x")

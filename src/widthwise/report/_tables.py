@@ -160,10 +160,12 @@ def surface(forecast: Forecast) -> Table:
     """The (n, width) surface."""
     found = forecast.width_surface
     if found is None:
-        return table("Predicted error by examples and width", ("n",), "n", [])
-    columns = ["n \N{REVERSE SOLIDUS} width", *(count(width) for width in found.width)]
+        return table("Predicted error by examples and features", ("n",), "n", [])
+    columns = ["n \N{REVERSE SOLIDUS} features", *(count(width) for width in found.width)]
     rows = [(count(n), *(number(value) for value in values)) for n, values in zip(found.n, found.mse, strict=True)]
-    return table("Predicted error by examples (rows) and width (columns)", columns, "n" * len(columns), rows)
+    return table(
+        "Predicted error by examples (rows) and features of the last layer (columns)", columns, "n" * len(columns), rows
+    )
 
 
 def overfitting(forecast: Forecast) -> Table:
