@@ -204,7 +204,8 @@ def _learnability(cube: np.ndarray, degree: int, n: int, rng: np.random.Generato
 
 def _parity_figure(dimension: int, trials: int, rng: np.random.Generator) -> Figure:
     cube = np.array(list(product((-1.0, 1.0), repeat=dimension)))
-    sizes, dense, series = np.geomspace(4, 320, 8).astype(int), np.geomspace(3, 400, 60), []
+    sizes, dense = np.geomspace(4, 320, 8).astype(int), np.geomspace(3, 400, 60)
+    series: list[Line | Points] = []
     for slot, degree in enumerate((1, 2, 3)):
         line = [_learnability_theory(dimension, degree, n) for n in dense]
         found = np.array([[_learnability(cube, degree, n, rng) for _ in range(trials // 4)] for n in sizes.tolist()])
@@ -259,7 +260,7 @@ def _noise(
     detail = f"{len(gram)} images of {task.name}; prediction from the kernel of {known.samples}; growth {growth:+.3f}."
     fits = growth < 0.1
     if claim == "real-noise-flat" and task.official:
-        fits = found.noise.min() >= 1.25 and found.noise.max() <= 1.35
+        fits = bool(found.noise.min() >= 1.25 and found.noise.max() <= 1.35)
     elif claim == "real-noise-flat":
         detail += " Fashion-MNIST is not installed: its range does not apply, so the growth stands for it."
     finding = compare(

@@ -104,7 +104,11 @@ def spectrum_named(name: str, modes: int) -> np.ndarray:
 
 def tables(scale: Scale) -> Outcome:
     """The solver against values that were computed apart from it."""
-    rows, ours, known, digits, series = [], [], [], [], []
+    rows: list[str] = []
+    ours: list[float] = []
+    known: list[float] = []
+    digits: list[float] = []
+    series: list[Line | Points] = []
     sizes = np.array([10, 100, 1000])
     for slot, (name, (values, digit)) in enumerate(NOISE_ERRORS.items()):
         eigenvalues = spectrum_named(name, MODES)
@@ -223,15 +227,17 @@ def taxonomy(scale: Scale) -> Outcome:
     sizes, trials = (10, 40), 100 if scale == "quick" else 1000
     verdicts, predicted, measured, stderr = [], [], [], []
     for name in wanted:
-        verdicts.append(classify_spectrum(spectrum_named(name, 200_000)[: 200_000 if "exp" not in name else 200])[0])
-        values = spectrum_named(name, 2000 if "exp" not in name else 200)[: None if "exp" not in name else 200]
+        listed = 200 if name.startswith("exp") else 200_000
+        verdicts.append(classify_spectrum(spectrum_named(name, listed))[0])
+        values = spectrum_named(name, min(listed, 2000))
         spectrum = EigenSpectrum(values, np.zeros_like(values), noise=1.0)
         theory = risk(spectrum, np.array(sizes)).test
         drawn = [gaussian_simulation(spectrum, n, trials=trials, seed=n) for n in sizes]
         span = np.log(sizes[1] / sizes[0])
         predicted.append(float(np.log(theory[1] / theory[0]) / span))
         measured.append(float(np.log(drawn[1].test / drawn[0].test) / span))
-        stderr.append(float(np.hypot(*(part.test_stderr / part.test for part in drawn)) / span))
+        first, last = (part.test_stderr / part.test for part in drawn)
+        stderr.append(float(np.hypot(first, last) / span))
     finding = compare(
         "taxonomy", [f"{name} ({word})" for name, word in wanted.items()], predicted, measured,
         f"d log E_0 / d log n from n = {sizes[0]} to {sizes[1]}, {trials} draws; verdicts from k / r_k: "
