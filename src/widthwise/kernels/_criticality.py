@@ -62,8 +62,13 @@ def susceptibility(limit: Limit, x: Tensor) -> Susceptibility:
     if start <= 0 or end <= 0:
         return Susceptibility(None, depth, "unknown")
     chi = (end / start) ** (1 / depth)
-    verdict = "ordered" if chi < 1 - CRITICAL_BAND else "chaotic" if chi > 1 + CRITICAL_BAND else "critical"
-    return Susceptibility(chi, depth, verdict)
+    return Susceptibility(chi, depth, _verdict(chi))
+
+
+def _verdict(chi: float) -> Literal["ordered", "critical", "chaotic"]:
+    if abs(chi - 1) <= CRITICAL_BAND:
+        return "critical"
+    return "ordered" if chi < 1 else "chaotic"
 
 
 def _mean(values: Tensor | None) -> float:

@@ -16,7 +16,7 @@ from widthwise.kernels._concrete import check_examples_apart, run_concrete
 from widthwise.kernels._evaluator import Contribution, Evaluator
 from widthwise.kernels._fields import Concat, Field, Image, Local, Moved, Product, Sum
 from widthwise.kernels._lowering import Concrete, Lowering, Scales
-from widthwise.program import Node, Program
+from widthwise.program import Program
 
 Parametrization = Literal["ntk", "plain", "standard"]
 
@@ -73,17 +73,17 @@ class Limit:
     @property
     def certificate(self) -> tuple[CertificateRow, ...]:
         """The rule that each node used, with the worst error met so far."""
-        rows = []
+        rows, seen = [], set()
         for node in self.program.nodes:
             rule = self._lowering.rules.get(node.name)
             if rule is not None:
-                rows.append(CertificateRow(node.name, node.op, node.module_path, rule, self._error(node)))
+                value = self._lowering.values[node.name]
+                own = {id(part) for part in (value.parts if isinstance(value, Concat) else (value,))} - seen
+                error = max((self._errors.get(key, 0.0) for key in own), default=0.0)
+                seen |= own
+                rule = "quadrature" if rule == "exact" and error else rule
+                rows.append(CertificateRow(node.name, node.op, node.module_path, rule, error))
         return tuple(rows)
-
-    def _error(self, node: Node) -> float:
-        value = self._lowering.values[node.name]
-        parts = value.parts if isinstance(value, Concat) else (value,)
-        return max((self._errors.get(id(part), 0.0) for part in parts), default=0.0)
 
     def __call__(
         self,

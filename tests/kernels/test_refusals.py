@@ -1,0 +1,255 @@
+"""Networks whose limit the recursion does not give are refused, with the operation's name: never a wrong kernel."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from tests.kernels.networks import Function
+from widthwise.core import UnsupportedOperation
+from widthwise.kernels import infinite
+from widthwise.program import trace
+
+VECTORS = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+SEQUENCES = torch.randn(4, 6, 5, generator=torch.Generator().manual_seed(1))
+IMAGES = torch.randn(4, 3, 5, 5, generator=torch.Generator().manual_seed(2))
+N = 16
+
+
+def last(width: int = N) -> nn.Linear:
+    return nn.Linear(width, 2)
+
+
+def shares_memory() -> nn.Module:
+    first, second = nn.Linear(3, N), nn.Linear(N, 3)
+    second.weight = nn.Parameter(first.weight.detach().t())
+    return nn.Sequential(first, nn.ReLU(), second)
+
+
+def repeated(layer: nn.Module) -> nn.Module:
+    return nn.Sequential(nn.Linear(3, N), nn.ReLU(), layer, nn.ReLU(), layer)
+
+
+def constant_matrix() -> nn.Module:
+    net = nn.Sequential(nn.Linear(3, N), nn.ReLU(), last())
+    nn.init.constant_(net[2].weight, 0.1)
+    return net
+
+
+def used_statistics() -> nn.Module:
+    norm = nn.BatchNorm1d(N)
+    norm.running_mean.copy_(torch.linspace(0, 1, N))
+    return nn.Sequential(nn.Linear(3, N), norm, nn.ReLU(), last())
+
+
+def wide(function, shape=3, **parts) -> nn.Module:
+    return Function(function, first=nn.Linear(shape, N), last=last(), **parts)
+
+
+def square(**options) -> nn.Parameter:
+    return nn.Parameter(torch.randn(N, N) / 4, **options)
+
+
+relu = functional.relu
+
+# name: (module, inputs, operation in the message, words of the reason)
+CASES = {
+    "max pooling": (
+        lambda: nn.Sequential(nn.Conv1d(6, N, 3, padding=1), nn.MaxPool1d(5), nn.Flatten(), last()),
+        SEQUENCES, "max_pool1d", "module '1'",
+    ),
+    "attention": (
+        lambda: wide(
+            lambda m, x: m.last(functional.scaled_dot_product_attention(*[m.first(x)] * 3).mean(1)), 5
+        ),
+        SEQUENCES, "scaled_dot_product_attention", "no infinite-width rule",
+    ),
+    "attention by hand": (
+        lambda: wide(lambda m, x: m.last((m.first(x) @ m.first(x).transpose(1, 2) @ m.first(x)).mean(1)), 5),
+        SEQUENCES, "aten.matmul", "computed",
+    ),
+    "softmax over width": (
+        lambda: wide(lambda m, x: m.last(m.first(x).softmax(-1))), VECTORS, "softmax", "no infinite-width rule",
+    ),
+    "grouped convolution": (
+        lambda: nn.Sequential(nn.Conv1d(6, N, 3), nn.Conv1d(N, N, 3, groups=4), nn.Flatten(), last(N)),
+        SEQUENCES, "conv1d", "grouped",
+    ),
+    "lstm": (
+        lambda: Function(lambda m, x: m.last(m.cell(x)[0][:, -1]), cell=nn.LSTM(5, N, batch_first=True), last=last()),
+        SEQUENCES, "lstm", "module 'cell'",
+    ),
+    "tied auto-encoder": (
+        lambda: Function(lambda m, x: relu(functional.linear(x, m.w)) @ m.w, w=nn.Parameter(torch.randn(N, 3))),
+        VECTORS, "aten.matmul", "used a second time in another way",
+    ),
+    "tied auto-encoder by transposition": (
+        lambda: Function(
+            lambda m, x: functional.linear(relu(functional.linear(x, m.w)), m.w.t()), w=nn.Parameter(torch.randn(N, 3))
+        ),
+        VECTORS, "aten.linear", "used a second time in another way",
+    ),
+    "tied auto-encoder by shared memory": (shares_memory, VECTORS, "parameter", "shares its memory"),
+    "square matrix and its transpose": (
+        lambda: wide(lambda m, x: m.last(relu(functional.linear(relu(m.first(x) @ m.w), m.w))), w=square()),
+        VECTORS, "aten.linear", "used a second time in another way",
+    ),
+    "tied embedding": (
+        lambda: Function(lambda m, x: functional.linear(relu(m.table(x)), m.table.weight), table=nn.Embedding(9, N)),
+        torch.randint(0, 9, (4, 6)), "aten.linear", "used a second time in another way",
+    ),
+    "layer norm over positions": (
+        lambda: wide(lambda m, x: m.last(m.norm(m.first(x).transpose(1, 2)).mean(2)), 5, norm=nn.LayerNorm(6)),
+        SEQUENCES, "layer_norm", "over positions only",
+    ),
+    "instance norm": (
+        lambda: nn.Sequential(nn.Conv1d(6, N, 3), nn.GroupNorm(N, N), nn.ReLU(), nn.Flatten(), last(3 * N)),
+        SEQUENCES, "group_norm", "module '1'",
+    ),
+    "mean over the width": (lambda: wide(lambda m, x: relu(m.first(x)).mean(1)), VECTORS, "mean", "not a position"),
+    "constant matrix": (constant_matrix, VECTORS, "linear", "constant"),
+    "readout inside": (lambda: repeated(nn.Linear(N, N)), VECTORS, "linear", "also used inside"),
+    "no readout": (lambda: nn.Sequential(nn.Linear(3, N), nn.ReLU()), VECTORS, "relu", "not a linear readout"),
+    "token mixing": (
+        lambda: wide(lambda m, x: m.last(m.mix(relu(m.first(x)).transpose(1, 2)).mean(2)), 5, mix=nn.Linear(6, 6)),
+        SEQUENCES, "linear", "positions",
+    ),
+    "token mixing to another length": (
+        lambda: Function(
+            lambda m, x: m.last(relu(m.mix(relu(m.first(x)).transpose(1, 2))).flatten(1)),
+            first=nn.Linear(5, N), mix=nn.Linear(6, 12), last=last(12 * N),
+        ),
+        SEQUENCES, "linear", "positions",
+    ),
+    "half of the width": (
+        lambda: Function(lambda m, x: m.last(relu(m.first(x)[:, :8])), first=nn.Linear(3, N), last=last(8)),
+        VECTORS, "slice", "coordinates",
+    ),
+    "chunks of the width": (
+        lambda: Function(lambda m, x: m.last(relu(m.first(x).chunk(2, 1)[0])), first=nn.Linear(3, N), last=last(8)),
+        VECTORS, "chunk", "no infinite-width rule",
+    ),
+    "shuffled channels": (
+        lambda: wide(lambda m, x: m.last(m.first(x) + m.first(x).view(-1, 4, 4).transpose(1, 2).reshape(-1, N))),
+        VECTORS, "aten.", "axes",
+    ),
+    "shuffled unequal groups": (
+        lambda: wide(lambda m, x: m.last(relu(m.first(x).view(-1, 2, 8).transpose(1, 2).reshape(-1, N)))),
+        VECTORS, "transpose", "reorders coordinates",
+    ),
+    "some heads only": (
+        lambda: wide(
+            lambda m, x: m.last(relu(m.mix(relu(m.first(x)).view(-1, 4, 4))).flatten(1)), mix=nn.Linear(4, 4)
+        ),
+        VECTORS, "linear", "coordinates",
+    ),
+    "width and time scrambled": (
+        lambda: wide(lambda m, x: m.last(m.first(x).reshape(-1, N, 6).transpose(1, 2).mean(1)), 5),
+        SEQUENCES, "aten.", "",
+    ),
+    "image plus its transpose": (
+        lambda: Function(
+            lambda m, x: m.last((lambda h: relu(h + h.transpose(2, 3)).mean((2, 3)))(m.first(x))),
+            first=nn.Conv2d(3, N, 3), last=last(),
+        ),
+        IMAGES, "conv2d", "two of its axes",
+    ),
+    "times data": (
+        lambda: wide(lambda m, x: m.last(relu(m.first(x)) * x[:, :1])), VECTORS, "mul", "by data",
+    ),
+    "gate of one number": (
+        lambda: wide(lambda m, x: m.last(relu(m.first(x)) * torch.sigmoid(m.gate(x))), gate=nn.Linear(3, 1)),
+        VECTORS, "mul", "one random number",
+    ),
+    "bias of one number per position": (
+        lambda: wide(lambda m, x: m.last(relu(m.first(x) + m.b).mean(1)), 5, b=nn.Parameter(torch.randn(6, 1))),
+        SEQUENCES, "add", "one random number",
+    ),
+    "examples joined": (
+        lambda: wide(lambda m, x: m.last(relu(torch.cat([m.first(x), m.first(x)])))), VECTORS, "cat", "examples",
+    ),
+    "examples dropped": (lambda: wide(lambda m, x: m.last(relu(m.first(x)[1:]))), VECTORS, "slice", "examples"),
+    "running statistics of a trained network": (used_statistics, VECTORS, "batch_norm", "differ between channels"),
+    "one filter bank at two sizes": (
+        lambda: Function(
+            lambda m, x: m.last(m.f(relu(m.a(x))).mean(2) + m.f(functional.avg_pool1d(relu(m.a(x)), 2)).mean(2)),
+            a=nn.Conv1d(6, N, 1), f=nn.Conv1d(N, N, 3), last=last(),
+        ),
+        torch.randn(4, 6, 10), "conv1d", "another way",
+    ),
+    "division of coordinates": (
+        lambda: wide(lambda m, x: m.last(m.first(x) / (1 + m.first(x) ** 2))), VECTORS, "div", "division",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(CASES))
+@pytest.mark.parametrize("parametrization", ["ntk", "standard"])
+def test_refused(name, parametrization):
+    build, x, operation, reason = CASES[name]
+    with pytest.raises(UnsupportedOperation) as caught:
+        infinite(trace(build(), x), parametrization)(x.double() if x.is_floating_point() else x)
+    assert operation in str(caught.value)
+    assert reason in str(caught.value)
+    assert "kernel='empirical'" in str(caught.value)
+
+
+def test_batch_norm_in_training_mode():
+    net = nn.Sequential(nn.Linear(3, N), nn.BatchNorm1d(N), nn.ReLU(), last())
+    with pytest.raises(UnsupportedOperation, match=r"batch_norm.*module '1'.*eval mode"):
+        infinite(trace(net, VECTORS, training=True))
+
+
+def test_dropout_in_training_mode():
+    net = nn.Sequential(nn.Linear(3, N), nn.ReLU(), nn.Dropout(0.5), last())
+    with pytest.raises(UnsupportedOperation, match=r"dropout.*module '2'.*eval mode"):
+        infinite(trace(net, VECTORS, training=True))
+
+
+def test_examples_mixed_in_the_data():
+    """``x - x.mean(0)`` would make the kernel depend on how the inputs are cut into tiles."""
+    limit = infinite(trace(wide(lambda m, x: m.last(relu(m.first(x - x.mean(0))))), VECTORS))
+    with pytest.raises(UnsupportedOperation, match="mixes the examples"):
+        limit(VECTORS)
+
+
+def test_two_inputs():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.last = nn.Linear(3, N), nn.Linear(3, N), last()
+
+        def forward(self, x, y):
+            return self.last(relu(self.a(x) + self.b(y)))
+
+    with pytest.raises(UnsupportedOperation, match="depends on inputs x, y"):
+        infinite(trace(Two(), (VECTORS, VECTORS + 1)))
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: nn.Sequential(nn.Linear(3, N), nn.PReLU(), last()),
+        lambda: wide(lambda m, x: m.last(relu(m.alpha * m.first(x))), alpha=nn.Parameter(torch.ones(1))),
+        lambda: wide(lambda m, x: m.last(relu(m.first(x) + m.shift)), shift=nn.Parameter(torch.zeros(1))),
+    ],
+    ids=["prelu", "scale", "shift"],
+)
+def test_one_trained_number_for_all_coordinates(build):
+    """Its part of the tangent kernel stays random at any width, unless it is frozen or not counted."""
+    net = build()
+    program = trace(net, VECTORS)
+    assert infinite(program, "ntk")(VECTORS).ntk.shape == (4, 4)
+    with pytest.raises(UnsupportedOperation, match="one number of the trained parameter"):
+        infinite(program, "standard")
+    for parameter in net.parameters():
+        parameter.requires_grad_(parameter.numel() > 1)
+    assert infinite(program, "standard")(VECTORS).ntk.shape == (4, 4)
+
+
+def test_padding_row_that_is_not_zero():
+    table = nn.Embedding(9, N, padding_idx=0)
+    nn.init.normal_(table.weight)
+    net = Function(lambda m, x: m.last(relu(m.table(x)).mean(1)), table=table, last=last())
+    with pytest.raises(UnsupportedOperation, match="padding row but not zero"):
+        infinite(trace(net, torch.randint(0, 9, (4, 6))))
