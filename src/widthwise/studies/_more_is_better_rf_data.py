@@ -59,7 +59,7 @@ def real_images(scale: Scale) -> Outcome:
     quick = scale == "quick"
     task = real_task(4000 if quick else 8000)
     nngp, tangent = relu_kernels(task.inputs)
-    exponents, found, figures = _exponents(task, tangent, 10)
+    exponents, found, figures = _exponents(task, tangent, 6 if quick else 10)
     pool = min(1200, 2 * len(tangent) // 3)
     known = TaskSpectrum.fit(tangent[:pool, :pool], task.targets[:pool])
     more, drawn = _sweeps(task, tangent, known, exponents, 600, 5 if quick else 20)

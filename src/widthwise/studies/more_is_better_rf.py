@@ -103,7 +103,7 @@ def stored_results(scale: Scale) -> Outcome:
 
 def simulation(scale: Scale) -> Outcome:
     """Closed form against Gaussian features that are drawn here."""
-    spectrum, trials, settings = EigenSpectrum.power_law(1.3, 1.6, 400, noise=0.1), 400, SMALL
+    spectrum, trials, settings = EigenSpectrum.power_law(1.3, 1.6, 400, noise=0.1), 200, SMALL
     if scale == "full":
         spectrum, trials = EigenSpectrum.power_law(1.5, 1.5, 10000, noise=0.5), 45
         settings = tuple((256, k, r) for k in (64, 256, 1000, 3160) for r in 10 ** np.array([-13 / 6, -0.5, 1 / 3]))
@@ -137,7 +137,7 @@ def more_is_better(scale: Scale) -> Outcome:
         rises.append([_rise(table, 0), _rise(table, 1)])
     power, random = rises[0], np.max(rises[1:], 0)
     rows = ["power law, in n", "power law, in k", f"{len(rises) - 1} random spectra, in n", "the same, in k"]
-    widths, n, trials = np.array([32, 64, 256, 1024]), 32, 200 if scale == "quick" else 400
+    widths, n, trials = np.array([32, 64, 256, 1024]), 32, 60 if scale == "quick" else 400
     tuned = risk(spectra[0], n, "optimal", widths)
     drawn = [
         gaussian_simulation(spectra[0], n, float(r), int(k), trials=trials, seed=int(k))
