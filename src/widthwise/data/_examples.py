@@ -5,13 +5,12 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch.utils.data import Dataset
 
 from widthwise.core import DataError, progress
 from widthwise.data._raw import Raw, as_array, is_grey, picture
 
 
-def from_dataset(dataset: Dataset, chosen: np.ndarray | None = None) -> Raw:
+def from_dataset(dataset: Any, chosen: np.ndarray | None = None) -> Raw:
     """Read the examples at `chosen` (None: all), each a pair ``(input, target)``, once.
 
     Random augmentations are therefore frozen at one draw. A list ``classes`` on the data set names its classes.
@@ -23,7 +22,9 @@ def from_dataset(dataset: Dataset, chosen: np.ndarray | None = None) -> Raw:
     places = range(len(dataset)) if chosen is None else chosen.tolist()
     if len(places) == 0:
         raise DataError(f"data set {name} is empty; give at least two examples.")
-    inputs, targets, in_order = None, [], False
+    inputs: np.ndarray | None = None
+    targets: list[Any] = []
+    in_order = False
     with progress(f"reading {name}", len(places)) as advance:
         for row, place in enumerate(places):
             example, target, in_order = _pair(dataset, place, name)
@@ -37,6 +38,7 @@ def from_dataset(dataset: Dataset, chosen: np.ndarray | None = None) -> Raw:
             inputs[row] = example
             targets.append(target)
             advance(1)
+    assert inputs is not None
     labels = as_array(targets, f"the targets of {name}")
     classes = _class_names(dataset, labels)
     return Raw(name, inputs, labels, f"PyTorch data set {name}", classes, channels_first=in_order)

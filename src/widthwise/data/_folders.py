@@ -114,7 +114,8 @@ def read_images(folder: Path, classes: tuple[str, ...] | None = None) -> tuple[I
 
 def _common_shape(paths: list[Path]) -> tuple[tuple[int, int], int]:
     """Height and width of all images, and channels."""
-    sizes, colour = {}, 1
+    sizes: dict[tuple[int, int], Path] = {}
+    colour = 1
     for path in paths:
         try:
             with Image.open(path) as image:

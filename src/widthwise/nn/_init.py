@@ -19,8 +19,8 @@ def lecun_(layer: nn.Module, gain: float = 1.0) -> None:
 
 
 def _normal_(layer: nn.Module, gain: float) -> None:
-    weight = layer.weight
+    weight, bias = layer.get_parameter("weight"), getattr(layer, "bias", None)
     fan_in = weight[0].numel()
     nn.init.normal_(weight, std=sqrt(gain / fan_in))
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
+    if bias is not None:
+        nn.init.zeros_(bias)

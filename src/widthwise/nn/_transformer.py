@@ -91,10 +91,11 @@ class Transformer(nn.Module):
         super().__init__()
         self.embedding = embedding
         self.position = nn.Parameter(torch.empty(positions, width).normal_(std=0.5))
-        self.blocks = nn.ModuleList(TransformerBlock(width, heads=heads) for _ in range(depth))
+        blocks = [TransformerBlock(width, heads=heads) for _ in range(depth)]
+        self.blocks = nn.ModuleList(blocks)
         self.norm = nn.LayerNorm(width)
         self.readout = nn.Linear(width, outputs)
-        for block in self.blocks:
+        for block in blocks:
             block.reset(depth)
         lecun_(self.readout)
 

@@ -72,7 +72,7 @@ class Activation:
         """
 
         def derivative(x: Tensor) -> Tensor:
-            value, pull = torch.func.vjp(function, x)
+            value, pull, *_ = torch.func.vjp(function, x)
             return pull(torch.ones_like(value))[0]
 
         return Activation(name, function, derivative, tuple(sorted(kinks)), **fields)

@@ -161,9 +161,10 @@ def fit_offset_power_law(x: ArrayLike, y: ArrayLike, sigma: ArrayLike | None = N
     )
     to_outer[0] *= center**exponent
     errors = np.sqrt(np.maximum(np.diag(to_outer @ spread @ to_outer.T), 0)) if freedom else np.full(3, np.nan)
-    return OffsetPowerLawFit(
-        scale * center**exponent, exponent, floor, *(float(e) for e in errors), float(np.sqrt(chi)), len(x)
-    )
+    scale_error, exponent_error, floor_error = (float(error) for error in errors)
+    outer = scale * center**exponent
+    spread_around = float(np.sqrt(chi))
+    return OffsetPowerLawFit(outer, exponent, floor, scale_error, exponent_error, floor_error, spread_around, len(x))
 
 
 def _descend(

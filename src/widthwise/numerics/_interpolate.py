@@ -76,7 +76,8 @@ class Surface:
     def __call__(self, alpha: Tensor, beta: Tensor, rho: Tensor) -> tuple[Tensor, Tensor]:
         """Value and derivative at [m] pairs inside the ranges."""
         where = (alpha.log(), beta.log(), torch.arccos(rho.abs()))
-        value, slope = [], []
+        value: list[Tensor] = []
+        slope: list[Tensor] = []
         for start in range(0, len(rho), ELEMENTS):
             cut = slice(start, start + ELEMENTS)
             bases = [
@@ -88,8 +89,10 @@ class Surface:
         return torch.cat(value), torch.cat(slope)
 
 
-def _cubes(f: Activation, g: Activation, box: tuple, counts: list[int], side: float) -> tuple[Tensor, Tensor]:
-    points, matrices = zip(*(_grid(*bounds, n) for bounds, n in zip(box, counts, strict=True)), strict=True)
+def _cubes(
+    f: Activation, g: Activation, box: tuple[tuple[float, float], ...], counts: list[int], side: float
+) -> tuple[Tensor, Tensor]:
+    points, matrices = zip(*(_grid(low, high, n) for (low, high), n in zip(box, counts, strict=True)), strict=True)
     mesh = torch.meshgrid(*points, indexing="ij")
     log_alpha, log_beta, angle = (m.reshape(-1) for m in mesh)
     tables = [torch.empty_like(angle) for _ in range(2)]

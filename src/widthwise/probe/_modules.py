@@ -65,7 +65,7 @@ def select_parameters(module: nn.Module, names: Iterable[str] | None) -> dict[st
     Raises:
         ModelError: a name is unknown, or none is left.
     """
-    known = dict(module.named_parameters())
+    known: dict[str, Tensor] = dict(module.named_parameters())
     if names is None:
         chosen = {name: tensor for name, tensor in known.items() if tensor.requires_grad}
     else:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, redirect_stderr
+from functools import partial
 from io import StringIO
 from typing import Any
 from warnings import catch_warnings, simplefilter
@@ -143,12 +144,12 @@ def _mode(module: nn.Module, training: bool) -> Iterator[None]:
 @contextmanager
 def _without_cache(module: nn.Module) -> Iterator[None]:
     """Language models that return a key-value cache are asked not to: it is no tensor."""
-    configs = {id(part.config): part.config for part in module.modules() if hasattr(part, "config")}
+    configs: dict[int, Any] = {id(part.config): part.config for part in module.modules() if hasattr(part, "config")}
     caching = [config for config in configs.values() if getattr(config, "use_cache", None) is True]
     put_back: list[Callable[[], None]] = []
     for config in caching:
         config.use_cache = False
-        put_back.append(lambda config=config: setattr(config, "use_cache", True))
+        put_back.append(partial(setattr, config, "use_cache", True))
     try:
         yield
     finally:

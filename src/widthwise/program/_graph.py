@@ -127,7 +127,8 @@ def _operation(graph: Graph, body: fx.GraphModule, node: fx.Node, values: dict[f
     shape = _shape(node.meta.get("val"))
     plain = shape if isinstance(shape, tuple) else None
     name = prefix + node.name
-    return _add(graph, node, Node(name, "op", called, plain, None, _path(node), node.target, args, kwargs))
+    target = node.target if callable(node.target) else None
+    return _add(graph, node, Node(name, "op", called, plain, None, _path(node), target, args, kwargs))
 
 
 def _mapped(value: Any, values: Mapping[fx.Node, Any]) -> Any:

@@ -78,7 +78,7 @@ def unpack_module(module: nn.Module, checkpoint: Checkpoint) -> None:
 
 def pack_optimizer(module: nn.Module, optimizer: Optimizer, checkpoint: Checkpoint) -> None:
     """Put the optimiser's state, by parameter name, and its groups' options into the checkpoint."""
-    names = {parameter: name for name, parameter in module.named_parameters()}
+    names: dict[Tensor, str] = {parameter: name for name, parameter in module.named_parameters()}
     scalars: dict[str, dict[str, Any]] = {}
     for parameter, state in optimizer.state.items():
         for key, value in state.items():
@@ -148,7 +148,7 @@ def _digest(tensors: dict[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name].detach().contiguous()
         state.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        state.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        state.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return state.hexdigest()
 
 
