@@ -142,6 +142,24 @@ def test_examples_and_positions_on_one_axis():
         close(one, other, 1e-12)
 
 
+def test_state_that_starts_at_zero():
+    """Hand-written recurrences start from zeros made in the forward pass."""
+    parts = {"first": nn.Linear(3, 8), "again": nn.Linear(8, 8), "last": nn.Linear(8, OUTPUTS)}
+
+    def forward(m: Function, x: torch.Tensor) -> torch.Tensor:
+        h = torch.zeros(x.shape[0], 8)
+        for _ in range(2):
+            h = functional.relu(m.again(h + m.first(x)))
+        return m.last(h)
+
+    def written_out(m: Function, x: torch.Tensor) -> torch.Tensor:
+        return m.last(functional.relu(m.again(functional.relu(m.again(m.first(x))) + m.first(x))))
+
+    x = torch.randn(3, 3)
+    for one, other in zip(*(infinite(trace(Function(f, **parts), x))(x) for f in (forward, written_out)), strict=True):
+        close(one, other, 1e-12)
+
+
 @pytest.mark.parametrize("sizes", [(4, 4, 4), (4, 6, 4), (6, 4, 4), (4, 4, 6)])
 def test_equal_sizes_do_not_confuse_axes(sizes):
     """Batch, time and width of one size give what other widths give."""

@@ -33,6 +33,14 @@ def run_concrete(program: Program, nodes: list[Node], inputs: dict[str, Tensor])
     return {name: value for name, value in values.items() if isinstance(value, Tensor)}
 
 
+def constant_of(program: Program, node: Node) -> Any:
+    """The value of a node that depends on constants alone."""
+    if node.kind != "op":
+        return node.value
+    values = {ref.name: constant_of(program, program.node(ref.name)) for ref in node.refs}
+    return _run(node, _resolve(node.args, values), _resolve(node.kwargs, values))
+
+
 def check_examples_apart(program: Program, nodes: list[Node], name: str, x: Tensor) -> None:
     """Refuse programs that mix examples before the first matrix: their kernel is no function of two inputs.
 

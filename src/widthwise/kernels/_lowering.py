@@ -13,6 +13,7 @@ from torch import Tensor
 
 from widthwise.core import UnsupportedOperation
 from widthwise.kernels._checks import check_field, check_inputs, check_storage, coordinates
+from widthwise.kernels._concrete import constant_of
 from widthwise.kernels._fields import Field, Inputs, Offset, Shared, Sizes, combine
 from widthwise.kernels._positions import broadcast
 from widthwise.program import Axis, AxisKind, Node, Program, Ref, Weight
@@ -167,11 +168,11 @@ class Lowering:
         return axes
 
     def tensor(self, argument: Any) -> Tensor | None:
-        """The tensor of a constant operand, None for anything else."""
-        if not isinstance(argument, Ref):
+        """The tensor of an operand that depends on no input and no weight, None for anything else."""
+        value = self.value(argument)
+        if not isinstance(argument, Ref) or not isinstance(value, Concrete) or value.batched:
             return None
-        node = self.program.node(argument.name)
-        return node.value if node.kind == "constant" else None
+        return constant_of(self.program, self.program.node(argument.name))
 
     def field(self, argument: Any, node: Node) -> Field:
         """An operand as a field: weights become random vectors.
