@@ -8,6 +8,7 @@ from sklearn.kernel_ridge import KernelRidge
 
 from widthwise.core import DataError
 from widthwise.theory import EigenSpectrum, TaskSpectrum, measure_kernel_regression, risk
+from widthwise.theory._tail import fit_tail
 
 POPULATION = EigenSpectrum.power_law(1.4, 1.6, 4000, noise=0.05)
 
@@ -77,6 +78,33 @@ def test_extrapolation_and_intervals_on_the_population(tasks):
     assert covered >= 0.6
     widths = found[0].high / found[0].low
     assert (np.diff(widths) > 0).all()
+
+
+def block_errors(sizes, curve, samples=200):
+    """Block errors that follow a curve, with test points of unequal difficulty."""
+    difficulty = np.random.default_rng(0).uniform(0.5, 1.5, samples)
+    return curve(sizes)[:, None] * difficulty / difficulty.mean()
+
+
+def test_a_straight_curve_goes_on_straight():
+    sizes = 800.0 / np.array([1, 2, 3, 4, 6, 8, 12, 16])
+    tail = fit_tail(sizes, block_errors(sizes, lambda n: 3 * n**-0.4), 1.5)
+    u = np.log([1.0, 2, 8])
+    assert tail.shape(u) == pytest.approx(np.exp(-0.4 * u), rel=0.01)
+    assert tail.spread(u) == pytest.approx(np.zeros(3), abs=0.01)
+
+
+@pytest.mark.parametrize("bend", [0.04, -0.04])
+def test_a_bent_curve_is_followed_further_than_a_straight_line(bend):
+    def curve(n):
+        u = np.log(n / 800)
+        return np.exp(-0.4 * u - bend * u**2 / 2)
+
+    sizes = 800.0 / np.array([1, 2, 3, 4, 6, 8, 12, 16])
+    tail = fit_tail(sizes, block_errors(sizes, curve), 1.5)
+    truth, line = curve(np.array([3200.0])), np.exp(-tail.slope * np.log([4.0]))
+    assert abs(np.log(tail.shape(np.log([4.0])) / truth)) < abs(np.log(line / truth))
+    assert tail.curvature == pytest.approx(bend, rel=0.5)
 
 
 def test_exponents_are_recovered_with_coverage():

@@ -3,12 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
 
 from widthwise.core import Value
-from widthwise.theory._tail import Blocks
-
-_GROUPS = 20
+from widthwise.theory._tail import GROUPS, Blocks, jackknife
 
 
 @dataclass(frozen=True)
@@ -45,7 +42,7 @@ def fit_exponents(blocks: Blocks, noise: float) -> Exponents:
     alpha, alpha_error, alpha_drift = _line(x, kappas, spread)
     decay, _, decay_drift = _line(sizes, np.log(errors_used.mean(1)), np.zeros(len(x)))
     replicates = [_line(sizes, np.log(errors.mean(1)), np.zeros(len(x)))[0] for errors in jackknife(errors_used)]
-    sampling = np.sqrt((_GROUPS - 1) / _GROUPS * np.sum((replicates - np.mean(replicates)) ** 2))
+    sampling = np.sqrt((GROUPS - 1) / GROUPS * np.sum((replicates - np.mean(replicates)) ** 2))
     residual = _lack_of_fit(sizes, np.log(errors_used.mean(1)))
     return Exponents(
         alpha=alpha,
@@ -58,17 +55,6 @@ def fit_exponents(blocks: Blocks, noise: float) -> Exponents:
         fit_from=float(np.exp(x[-1])),
         fit_to=float(np.exp(x[0])),
     )
-
-
-def jackknife(errors: Float[np.ndarray, "sizes samples"]) -> list[Float[np.ndarray, "sizes kept"]]:
-    """The errors with each group of samples left out in turn."""
-    group = np.arange(errors.shape[1]) % _GROUPS
-    return [errors[:, group != left] for left in range(_GROUPS)]
-
-
-def jackknife_deviation(replicates: np.ndarray) -> np.ndarray | np.floating:
-    """Standard error from delete-a-group replicates, along the first axis."""
-    return np.sqrt((_GROUPS - 1) / _GROUPS * ((replicates - replicates.mean(0)) ** 2).sum(0))
 
 
 def _stderr(values: np.ndarray, repeats: int) -> float:

@@ -1,4 +1,10 @@
-"""Vectorised root search for a function that increases."""
+"""Vectorised root search for a function that increases.
+
+`widthwise.numerics.solve_monotone` finds the same roots to 3e-14, but evaluates every point until the last one has
+converged: 840 evaluations against 650 to 700 for 60 effective ridges of a power law, and evaluations (sums over all
+modes) are what the theory spends its time on. It also refuses a bracket without a root, where saturation (no more
+modes than samples) makes the nearer end the answer here.
+"""
 
 from collections.abc import Callable
 

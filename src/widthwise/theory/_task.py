@@ -13,13 +13,13 @@ from widthwise.theory._accuracy import extrapolated_error_rate, predicted_accura
 from widthwise.theory._arrays import check_inputs
 from widthwise.theory._curve import LearningCurve
 from widthwise.theory._degrees import correct_knots
-from widthwise.theory._exponents import Exponents, fit_exponents, jackknife, jackknife_deviation
+from widthwise.theory._exponents import Exponents, fit_exponents
 from widthwise.theory._knots import measure_knots
 from widthwise.theory._overfitting import Overfitting, overfitting
 from widthwise.theory._risk import Risk, risk
 from widthwise.theory._sample import SampleSpectrum
 from widthwise.theory._spectrum import Numbers
-from widthwise.theory._tail import Blocks, Calibration, fit_tail, measure_blocks
+from widthwise.theory._tail import Blocks, Calibration, Tail, fit_tail, jackknife, jackknife_deviation, measure_blocks
 
 ANSATZ = 0.02  # relative error of the theory that no check on the sample reveals
 FEATURES = 0.03  # the same at finite width, where no check is made
@@ -80,7 +80,7 @@ class TaskSpectrum:
         blocks = measure_blocks(gram, targets, knots, labels, frequencies, seed)
         knots = correct_knots(knots, blocks)
         means = np.maximum(blocks.errors.mean(1), 1e-300)
-        spectrum = SampleSpectrum(knots, fit_tail(blocks.sizes, means, _alpha(blocks)))
+        spectrum = SampleSpectrum(knots, fit_tail(blocks.sizes, blocks.errors, _alpha(blocks)))
         theory = risk(spectrum, blocks.sizes).test
         theory[0] = means[0]  # the same leave-one-out errors, by construction
         return cls(
@@ -180,20 +180,26 @@ class TaskSpectrum:
         level = np.interp(np.log(flat.gamma), np.log(knots.kappa), relative)
         ansatz = ANSATZ + 0.4 * np.abs(log_ratio) + np.where(np.isfinite(flat.width), FEATURES, 0.0)
         beyond = np.maximum(np.log(np.maximum(flat.degrees, 1e-300) / self.samples), 0.0)
-        return np.minimum(np.sqrt(level**2 + ansatz**2 + self._tail_deviation(beyond) ** 2), 10.0)
+        return np.minimum(np.sqrt(ansatz**2 + self._tail_variance(beyond, level)), 10.0)
 
-    def _tail_deviation(self, beyond: np.ndarray) -> np.ndarray:
+    def _tail_variance(self, beyond: np.ndarray, level: np.ndarray) -> np.ndarray:
+        """Sampling, choice of form and drift of the exponent.
+
+        Level and exponent are strongly anticorrelated, so that they are resampled together.
+        """
         tail = self.spectrum.tail
         drift = DRIFT * abs(tail.slope) * beyond * (1 + beyond) / 2
-        return np.sqrt((self._slope_deviation * beyond) ** 2 + tail.spread(beyond) ** 2 + drift**2)
+        logs = [base + np.log(part.shape(beyond)) for base, part in self._tail_replicates]
+        sampling = np.where(beyond > 0, jackknife_deviation(np.array(logs)), level)
+        return sampling**2 + tail.spread(beyond) ** 2 + drift**2
 
     @cached_property
-    def _slope_deviation(self) -> float:
-        rows = [
-            fit_tail(self.blocks.sizes, np.maximum(errors.mean(1), 1e-300), 1.0).slope
+    def _tail_replicates(self) -> list[tuple[float, Tail]]:
+        """Logarithm of the error at P and the tail, with each group of samples left out in turn."""
+        return [
+            (float(np.log(max(errors[0].mean(), 1e-300))), fit_tail(self.blocks.sizes, errors, 1.0))
             for errors in jackknife(self.blocks.errors)
         ]
-        return float(jackknife_deviation(np.array(rows)))
 
     @cached_property
     def _accuracy_shift(self) -> Calibration:
