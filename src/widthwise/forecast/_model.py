@@ -136,9 +136,10 @@ def _vocabulary(data: DataSet) -> dict[str, int]:
 def _from_file(reference: str, width: int | None) -> ModelSource:
     path, separator, function = reference.rpartition(":")
     if not separator or not path.endswith(".py"):
-        near = get_close_matches(reference, MODELS, n=3, cutoff=0.4)
+        is_file = reference.endswith(".py")
+        near = [] if is_file else get_close_matches(reference, MODELS, n=3, cutoff=0.4)
         hint = f"did you mean {' or '.join(near)}? " if near else ""
-        example = f"{reference}:build" if reference.endswith(".py") else "file.py:function"
+        example = f"{reference}:build" if is_file else "file.py:function"
         raise ModelError(f"model '{reference}' is not known; {hint}give one of {', '.join(MODELS)}, or {example}.")
     members = _run_file(Path(path).expanduser())
     found = members.get(function)
