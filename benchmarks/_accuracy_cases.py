@@ -89,7 +89,7 @@ def make_case(data: DataSet, name: str, model: str, scale: Scale, seed: int) -> 
     else:
         order = np.arange(len(data))
         shuffled = [np.random.default_rng([seed, split]).permutation(len(data)) for split in range(scale.splits)]
-        samples, small = min(samples, len(data) // 3), min(small, len(data) // 9)
+        samples, small = min(samples, len(data) // 3), min(small, len(data) // 12)  # 8 P leaves enough to test on
         inside = tuple(Split(pick[:samples], pick[samples:]) for pick in shuffled)
         beyond = tuple(Split(pick[:small], pick[small:]) for pick in shuffled)
     labels = data.targets[order].numpy()

@@ -159,14 +159,15 @@ How close are learning curves predicted from one Gram matrix to regression that 
 - Machine: {machine}, shared with other work. Command: `{command}`, {minutes:.0f} minutes. Every row is in
   `benchmarks/results/forecast_accuracy.json`.
 - In range: P = {mlp} (mlp) or {cnn} (cnn), n = 30 to P/2. Beyond: P = {small_mlp} (mlp) or {small_cnn} (cnn) to 8 P;
-  digits has only 1797 images, so its P is at most 599 in range and 199 beyond.
+  digits has only 1797 images, so its P is at most 599 in range and 149 beyond.
 - Measured on examples that the prediction has not seen. The median standard error of a measured error is {noise}.
 - *Per split* is one sample of P examples, as a user has it; *averaged* is over {splits} splits, prediction and
   measurement alike.
 - At zero ridge, in range, the theory is calibrated by leave-one-out errors of disjoint blocks of the sample;
   *uncalibrated* shows the theory before that.
-- The method was chosen while looking at digits, MNIST-1D and the mlp on Fashion-MNIST. MNIST and the other cnn kernels
-  were looked at only to judge it.
+- The forms and weights of the extrapolation were chosen after comparing alternatives on other samples (P = 112 to 500)
+  of digits, MNIST-1D, Fashion-MNIST and MNIST, with the mlp on all four and the cnn on the first three. Only the cnn on
+  MNIST had no part in it. The samples of this run are drawn anew, but on digits they come from the same 1797 images.
 """
 
 BY_KERNEL = """
@@ -179,6 +180,8 @@ COST = """
 ### Cost
 
 Forecast: Gram matrix, fit, and the curve from P/16 to 8 P at two ridges. Training: one network at each size named, Adam
-with full batches until the training error is 1 % or 2000 steps; the whole curve is eight sizes with three seeds each,
-interpolated between the timed ones, not all run.
+with full batches until the training MSE is 0.01 or 2000 steps. The whole curve is eight sizes from P/16 to 8 P with
+three
+seeds each; it was not all run: times are interpolated between the timed sizes and held constant outside them. Other
+work on the machine makes single timings uncertain by a factor of a few.
 """

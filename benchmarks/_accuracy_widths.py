@@ -62,8 +62,9 @@ def peaks(rows: list[dict]) -> list[dict]:
 def cost(data: DataSet, name: str, model: str, samples: int, timed: tuple[int, ...]) -> dict:
     """Seconds of a forecast from `samples` (Gram matrix, fit, curve up to 8 P) and of measuring the curve by training.
 
-    One network is trained at each size in `timed`: Adam, full batch, until the training error is 1 % or 2000 steps.
-    The whole curve has 8 sizes from P/16 to 8 P and three seeds; times in between are interpolated in log n.
+    One network is trained at each size in `timed`: Adam, full batch, until the training MSE is 0.01 or 2000 steps.
+    The whole curve has 8 sizes from P/16 to 8 P and three seeds; times are interpolated in log n, and
+    held constant outside the timed sizes.
     """
     sizes = samples / 16 * 2.0 ** np.arange(8)
     order = torch.from_numpy(np.random.default_rng(0).permutation(len(data)))
