@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from widthwise.core import seeded
 
-SPEED = 2e10  # operations per second: one core of 2020
+SPEED = 1e10  # operations per second: one core at small layers
 STEP = 2e7  # operations' worth of fixed cost of a training step
 
 

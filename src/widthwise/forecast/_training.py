@@ -14,7 +14,7 @@ from widthwise.forecast._types import TrainingRow
 from widthwise.theory import TaskSpectrum
 from widthwise.train import Callback, TrainingState, fit
 
-BATCH = 256
+BATCH = 64
 MOST_STEPS = 3000
 RATE = 1e-3
 STOP_AT = 0.01  # share of the error of predicting the mean: the training error at which a run ends
