@@ -26,9 +26,13 @@ def advice(
 ) -> tuple[AdviceRow, ...]:
     """Advice rows, greatest expected gain first."""
     settings = run.settings
-    rows = [_more_data(curve, settings), _more_width(task, settings), _ridge(curve, overfitting, settings)]
-    rows.append(_train_all(training, run.targets.power))
-    rows.append(_initialisation(network, curve, settings))
+    rows = [
+        _more_data(curve, settings),
+        _more_width(task, settings),
+        _ridge(curve, overfitting, settings),
+        _train_all(training, run.targets.power),
+        _initialisation(network, curve, settings),
+    ]
     return tuple(sorted((row for row in rows if row is not None), key=lambda row: row.after / row.before))
 
 

@@ -73,7 +73,8 @@ class Limit:
     @property
     def certificate(self) -> tuple[CertificateRow, ...]:
         """The rule that each node used, with the worst error met so far."""
-        rows, seen = [], set()
+        rows: list[CertificateRow] = []
+        seen: set[int] = set()
         for node in self.program.nodes:
             rule = self._lowering.rules.get(node.name)
             if rule is not None:
@@ -251,7 +252,9 @@ def infinite(
         UnsupportedOperation: a node on the way to the output has no rule; it is named with its module path.
 
     The covariance recursion is that of Tensor Programs (arXiv:1902.04760; NTK: arXiv:2006.14548), under gradient
-    independence: no matrix may be used transposed in the forward pass, and the readout is used once.
+    independence: no matrix may be used in two ways (transposed), nor the readout inside the network. First layers with
+    few inputs count as Gaussian, which they are not under PyTorch's default (uniform) initialisation: with three
+    inputs a kernel can be some percent off that of a wide network whose first layer is uniform.
 
     >>> import torch, widthwise as ww
     >>> net = torch.nn.Sequential(torch.nn.Linear(3, 64), torch.nn.ReLU(), torch.nn.Linear(64, 1))

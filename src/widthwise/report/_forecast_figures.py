@@ -151,7 +151,8 @@ def _curve_series(points: list[LearningPoint], ridge: str, quantity: str) -> lis
     inside = [point for point in predicted if not point.extrapolated]
     outside = [point for point in predicted if point.extrapolated]
     beyond = inside[-1:] + outside if outside else []
-    slot, series = SLOT[ridge], []
+    slot = SLOT[ridge]
+    series: list[Series] = []
     if quantity == "mse":
         series += [_band(part, slot, light) for part, light in ((inside, False), (beyond, True)) if part]
     if inside:

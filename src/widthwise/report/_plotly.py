@@ -2,7 +2,8 @@
 
 import html
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import plotly.graph_objects as go
 
@@ -56,7 +57,7 @@ def _height(figure: Figure) -> int:
     return max(220, 110 + max(62, 19 * lines) * len(figure.y.categories))
 
 
-def _axis(figure: Figure, which: str) -> dict[str, Any]:
+def _axis(figure: Figure, which: Literal["x", "y"]) -> dict[str, Any]:
     axis = figure.x if which == "x" else figure.y
     common = {
         "title": {"text": html.escape(axis.label), "standoff": 10, "font": {"size": 13}},
@@ -103,7 +104,7 @@ def _named(name: str, slot: int) -> dict[str, Any]:
     return {"name": html.escape(name), "showlegend": bool(name), "legendgroup": f"slot {slot}"}
 
 
-def _hover(x_axis: Axis, rows: list[tuple[float, ...]]) -> list[str]:
+def _hover(x_axis: Axis, rows: Sequence[tuple[float, ...]]) -> list[str]:
     places = (x_axis.categories[int(row[0])] if x_axis.scale == "category" else tick_label(row[0]) for row in rows)
     return [html.escape(f"{place}: {number(row[1])}") for place, row in zip(places, rows, strict=True)]
 
@@ -124,7 +125,7 @@ def _line(item: Line, figure: Figure) -> dict[str, Any]:
 
 def _points(item: Points, figure: Figure) -> dict[str, Any]:
     errors = item.error or (0.0,) * len(item.x)
-    rows = segments(item.x, item.y, axes=(figure.x, figure.y))
+    rows = [(x, y) for x, y in segments(item.x, item.y, axes=(figure.x, figure.y))]
     error_at = dict(zip(zip(item.x, item.y, strict=True), errors, strict=True))
     bars = [error_at[row] if math.isfinite(error_at[row]) else 0.0 for row in rows]
     hover = [

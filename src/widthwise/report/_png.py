@@ -123,7 +123,7 @@ def _draw(axes: Axes, item: Any, figure: Figure, zorder: int, rank: int, of: int
 def _draw_points(axes: Axes, item: Points, figure: Figure, zorder: int) -> None:
     errors = item.error or (0.0,) * len(item.x)
     error_at = dict(zip(zip(item.x, item.y, strict=True), errors, strict=True))
-    rows = segments(item.x, item.y, axes=(figure.x, figure.y))
+    rows = [(x, y) for x, y in segments(item.x, item.y, axes=(figure.x, figure.y))]
     bars = [error_at[row] if math.isfinite(error_at[row]) else 0.0 for row in rows]
     axes.errorbar(
         [row[0] for row in rows],

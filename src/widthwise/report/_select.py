@@ -28,7 +28,8 @@ def now(forecast: Forecast) -> LearningPoint | None:
     """The prediction at the whole sample and the optimal ridge; at the largest size within it if it has none."""
     points = curve(forecast, "optimal") or curve(forecast, "zero")
     inside = [point for point in points if not point.extrapolated]
-    return nearest(points, forecast.task.samples) or (inside or points or [None])[-1]
+    known = inside or points
+    return nearest(points, forecast.task.samples) or (known[-1] if known else None)
 
 
 def later(forecast: Forecast) -> LearningPoint | None:

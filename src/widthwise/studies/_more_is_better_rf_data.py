@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from widthwise.core import Axis, Figure, Guide, Line, Points
+from widthwise.core import Axis, Figure, Guide, Line, Points, Series
 from widthwise.probe import random_feature_regression
 from widthwise.studies._findings import Outcome, compare, floats
 from widthwise.studies._real_task import RealTask, real_task, relu_kernels, relu_network, ridge_sweep, ridgeless
@@ -172,7 +172,7 @@ def _features(task: RealTask, known: TaskSpectrum, draws: int) -> tuple[list[Fin
         also=bool(tests.max() > 2 * tests[-1]),
     )
     dense = np.geomspace(widths[0], widths[-1], 60)
-    series = []
+    series: list[Series] = []
     for slot, ridge in enumerate(ridges):
         line = known.risk(sizes[size], ridge, dense).test
         series.append(Line(f"predicted, ridge {ridge:g}", floats(dense), floats(line), slot))
@@ -196,7 +196,8 @@ def _sweeps(
     ridges = np.concatenate([[1e-9 * ridges[0]], ridges])
     sweep = ridge_sweep(gram, task.targets, size, ridges, trials)
     base = float(sweep.test[:, 0].mean())
-    rows, best, spectral, ideal, excess, series = [], [], [], [], [], []
+    rows, best, spectral, ideal, excess = [], [], [], [], []
+    series: list[Series] = []
     for slot, relative in enumerate((0.0, 1.0, 5.0, 50.0)):
         tests, trains = (part.mean(0) for part in sweep.errors(relative * base))
         ratios = trains / tests

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from widthwise.core import Axis, Figure, Guide, Line, Points
+from widthwise.core import Axis, Figure, Guide, Line, Points, Series
 from widthwise.studies._findings import Outcome, compare, floats, ordered
 from widthwise.studies._more_is_better_rf_data import CLAIMS as DATA_CLAIMS
 from widthwise.studies._more_is_better_rf_data import EXPERIMENTS as DATA_EXPERIMENTS
@@ -228,7 +228,7 @@ def power_laws(scale: Scale) -> Outcome:
         found = risk(spectrum, n, n * np.sqrt(ratios) * kappa, noise=noise).test
         rows += [f"alpha={alpha}, beta={beta}, relative noise {relative:g}: R={ratio}" for ratio in ratios]
         measured += list(found / float(risk(spectrum, n, noise=noise).test))
-        predicted += list(power_law_risk_ratio(ratios, alpha, beta, relative))
+        predicted += np.asarray(power_law_risk_ratio(ratios, alpha, beta, relative)).tolist()
     detail = f"n = {n:g}, the tail beyond {listed} modes integrated analytically."
     first = compare("power-law-risk", rows, predicted, measured, detail, relative=0.01)
     alphas = np.array([1.1, 1.3, 1.5, 2.0, 3.0])
@@ -237,7 +237,7 @@ def power_laws(scale: Scale) -> Outcome:
     return [first, second, _threshold(n, listed, detail)], {"fitting-ratio": _ratio_figure(n, listed)}
 
 
-def _threshold(n: float, listed: int, detail: str):
+def _threshold(n: float, listed: int, detail: str) -> Finding:
     rows, predicted, measured, exact = [], [], [], True
     for alpha, beta in ((1.5, 1.8), (1.3, 1.5), (1.5, 1.2)):
         spectrum = EigenSpectrum.power_law(alpha, beta, listed, tail=True)
@@ -253,14 +253,15 @@ def _threshold(n: float, listed: int, detail: str):
 
 
 def _ratio_figure(n: float, listed: int) -> Figure:
-    spectrum, ratios, series = EigenSpectrum.power_law(1.5, 1.8, listed, tail=True), np.linspace(0, 0.6, 61), []
+    spectrum, ratios = EigenSpectrum.power_law(1.5, 1.8, listed, tail=True), np.linspace(0, 0.6, 61)
+    series: list[Series] = []
     base = float(risk(spectrum, n).test)
     points = np.linspace(0, 0.6, 13)
     kappa = solve_kappa(spectrum, n * (1 - np.sqrt(points)))
     for slot, relative in enumerate((0.0, 0.4, 5.0)):
         name = f"relative noise {relative:g}"
         found = risk(spectrum, n, n * np.sqrt(points) * kappa, noise=relative * base).test
-        ideal = power_law_risk_ratio(ratios, 1.5, 1.8, relative)
+        ideal = np.asarray(power_law_risk_ratio(ratios, 1.5, 1.8, relative))
         series += [
             Line(f"{name}: closed form", floats(ratios), floats(ideal), slot),
             Points(f"{name}: solver", floats(points), floats(found / found[0]), (), slot),

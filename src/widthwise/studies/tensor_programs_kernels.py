@@ -96,7 +96,9 @@ REFERENCE = {
 
 def reference_values(scale: Scale) -> Outcome:
     """Stored values of an independent implementation."""
-    rows, predicted, measured = [], [], []
+    rows: list[str] = []
+    predicted: list[float] = []
+    measured: list[float] = []
     for name, (build, stored) in REFERENCE.items():
         net, weight, bias = build()
         got = kernel(net, X1.expand(2, 3), "ntk", weight, bias)(X1, X2)

@@ -22,7 +22,7 @@ def predicted_accuracy(
     at P samples carries the variance that belongs to its own error, so the difference of the two errors is added as
     Gaussian noise with the covariance of the leave-one-out residuals across outputs.
     """
-    predictions, residuals_squared, covariance = _at(knots, gamma, frequencies, labels)
+    predictions, residuals_squared, covariance = _at(knots, gamma, frequencies)
     extra = max(test / residuals_squared - 1, 0.0)
     samples, outputs = predictions.shape
     noise = np.random.default_rng(seed).standard_normal((DRAWS, samples, outputs))
@@ -38,7 +38,7 @@ def predicted_accuracy(
     return float(hits.mean()), float(hits.std() / np.sqrt(samples))
 
 
-def _at(knots: Knots, gamma: float, frequencies: Float[np.ndarray, "outputs"], labels: Int[np.ndarray, "samples"]):
+def _at(knots: Knots, gamma: float, frequencies: Float[np.ndarray, "outputs"]) -> tuple[np.ndarray, float, np.ndarray]:
     """Leave-one-out scores, mean squared error and residual covariance, interpolated in log gamma."""
     x = np.log(knots.kappa)
     place = np.clip(np.interp(np.log(gamma), x, np.arange(len(x))), 0, len(x) - 1.000001)

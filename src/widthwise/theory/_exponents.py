@@ -41,7 +41,9 @@ def fit_exponents(blocks: Blocks, noise: float) -> Exponents:
     spread[0] = spread[1] / np.sqrt(2) if len(spread) > 1 else np.nan
     alpha, alpha_error, alpha_drift = _line(x, kappas, spread)
     decay, _, decay_drift = _line(sizes, np.log(errors_used.mean(1)), np.zeros(len(x)))
-    replicates = [_line(sizes, np.log(errors.mean(1)), np.zeros(len(x)))[0] for errors in jackknife(errors_used)]
+    replicates = np.array(
+        [_line(sizes, np.log(errors.mean(1)), np.zeros(len(x)))[0] for errors in jackknife(errors_used)]
+    )
     sampling = np.sqrt((GROUPS - 1) / GROUPS * np.sum((replicates - np.mean(replicates)) ** 2))
     residual = _lack_of_fit(sizes, np.log(errors_used.mean(1)))
     return Exponents(

@@ -96,7 +96,15 @@ def measure_kernel_regression(
     )  # fmt: skip
 
 
-def _one(block, targets, cross, test_targets, ridge, labels, frequencies) -> tuple[float, float, float]:
+def _one(
+    block: np.ndarray,
+    targets: np.ndarray,
+    cross: np.ndarray,
+    test_targets: np.ndarray,
+    ridge: float,
+    labels: np.ndarray | None,
+    frequencies: np.ndarray,
+) -> tuple[float, float, float]:
     ridge = ridge + JITTER * np.trace(block) / len(block)
     weights = solve_ridge(block, targets, ridge)
     scores = cross @ weights

@@ -94,7 +94,7 @@ def _listed(spectrum: Spectrum) -> Float[np.ndarray, "modes"] | None:
     values = getattr(spectrum, "eigenvalues", None)
     if values is None or getattr(spectrum, "tail", None) is not None:
         return None
-    return np.repeat(values, spectrum.multiplicities.astype(int))
+    return np.repeat(values, np.asarray(getattr(spectrum, "multiplicities", 1)).astype(int))
 
 
 def effective_ranks(

@@ -23,7 +23,10 @@ class SampleSpectrum:
     def __post_init__(self) -> None:
         knots = self.knots
         table = np.log(np.stack([knots.s1, knots.s2, knots.bias, knots.gap], 1))
-        object.__setattr__(self, "_table", PchipInterpolator(np.log(knots.kappa), table))
+        object.__setattr__(self, "_interpolate", PchipInterpolator(np.log(knots.kappa), table))
+
+    def _table(self, u: Points) -> np.ndarray:
+        return np.asarray(vars(self)["_interpolate"](u))
 
     @property
     def capacity(self) -> float:

@@ -1,6 +1,6 @@
 """What the theory needs to know about a task: four sums over its eigenmodes, as functions of one scalar."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -159,12 +159,12 @@ class EigenSpectrum:
     @property
     def capacity(self) -> float:
         """Number of modes with a non-zero eigenvalue."""
-        return float("inf") if self.tail else float(self.multiplicities.sum())
+        return float("inf") if self.tail else float(self._listed)
 
     @property
     def log_range(self) -> tuple[float, float]:
         """Logarithms of effective ridges below and above which nothing changes."""
-        top = np.log(self.eigenvalues.max() * self.multiplicities.sum()) + 35
+        top = np.log(self.eigenvalues.max() * self._listed) + 35
         if self.tail is None:
             return float(np.log(self.eigenvalues.min()) - 35), float(top)
         return float(np.log(self.eigenvalues.min()) - 60 * self.tail.alpha), float(top)
@@ -177,6 +177,7 @@ class EigenSpectrum:
 
     @property
     def _listed(self) -> int:
+        assert self.multiplicities is not None  # filled in when the spectrum is made
         return int(self.multiplicities.sum())
 
     def learnabilities(self, gamma: Numbers) -> Float[np.ndarray, "points levels"]:
@@ -207,7 +208,7 @@ class EigenSpectrum:
             s1, s2, bias, gap = s1 + tail.s1, s2 + tail.s2, bias + tail.bias, gap + tail.gap
         return Moments(s1, s2, bias + fixed, gap + fixed)
 
-    def _blocks(self, gamma, block):
+    def _blocks(self, gamma: np.ndarray, block: Callable[[np.ndarray], list[np.ndarray]]) -> list[np.ndarray]:
         step = max(1, _CHUNK // max(1, len(self.eigenvalues)))
         parts = [block(gamma[start : start + step, None]) for start in range(0, len(gamma), step)]
         return [np.concatenate(column) for column in zip(*parts, strict=True)]

@@ -204,12 +204,13 @@ class TaskSpectrum:
     @cached_property
     def _accuracy_shift(self) -> Calibration:
         """Measured minus predicted log-odds of a right arg max, at the ridgeless block sizes."""
-        knots = self.spectrum.knots
+        knots, labels = self.spectrum.knots, self.labels
+        assert labels is not None
         found = risk(self.spectrum, self.blocks.sizes)
         errors = self.blocks.errors.mean(1)
         predicted = np.array(
             [
-                predicted_accuracy(knots, self.labels, self.frequencies, gamma, error)[0]
+                predicted_accuracy(knots, labels, self.frequencies, gamma, error)[0]
                 for gamma, error in zip(found.gamma, errors, strict=True)
             ]
         )
