@@ -119,24 +119,39 @@ def test_tangent_kernel_of_one_parameter(name):
     agrees(tangents, limit(x).ntk, 3 / width)
 
 
+def hidden_only(build):
+    """The network with nothing trained but its square matrices: in the standard parametrization their terms of the
+    tangent kernel grow like the width and those of the others do not, so that only a part has one power law."""
+
+    def made(width: int) -> nn.Module:
+        net = build(width)
+        for parameter in net.parameters():
+            parameter.requires_grad_(parameter.dim() > 1 and set(parameter.shape[:2]) == {width})
+        return net
+
+    return made
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["mlp", "cnn2d", "postactivation", "layer norm", "tokens"])
 def test_error_falls_like_the_root_of_the_width(name):
-    network, widths, draws = NETWORKS[name], (32, 64, 128, 256, 512), 40
+    """From width 64 on: below, the corrections of order 1/width to the squared error are not small."""
+    base, widths, draws = NETWORKS[name], (64, 128, 256, 512), 40
+    network = Network(hidden_only(base.build), base.shape, base.tokens)
     errors = []
-    for width in widths:
+    for width in widths if name != "cnn2d" else widths[:3]:
         limit, x = limit_at(network, width)
         expected = (limit.feature_kernel(x), limit(x).ntk)
         found = finite_kernels(network.build, x, width, draws)
         errors.append([[relative(one, e) ** 2 for one in f] for f, e in zip(found, expected, strict=True)])
     squares = np.array(errors)  # [widths, kinds, draws]
-    logs = np.log(widths) - np.mean(np.log(widths))
+    logs = np.log(widths[: len(squares)]) - np.mean(np.log(widths[: len(squares)]))
     weights = logs / (logs**2).sum()
     for kind in range(2):
         mean, scatter = squares[:, kind].mean(1), squares[:, kind].std(1, ddof=1)
         slope = float(weights @ np.log(mean)) / 2
         error = math.sqrt(float((weights**2) @ (scatter / mean) ** 2 / draws)) / 2
-        assert abs(slope + 0.5) < 3 * error + 0.03  # 0.03: corrections of order 1/width at width 32
+        assert abs(slope + 0.5) < 3 * error, (kind, slope, error)
         assert error < 0.15
 
 
