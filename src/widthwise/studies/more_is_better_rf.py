@@ -6,7 +6,7 @@ from widthwise.core import Axis, Figure, Guide, Line, Points, Series
 from widthwise.studies._findings import Outcome, compare, floats, ordered
 from widthwise.studies._more_is_better_rf_data import CLAIMS as DATA_CLAIMS
 from widthwise.studies._more_is_better_rf_data import EXPERIMENTS as DATA_EXPERIMENTS
-from widthwise.studies._types import Claim, Scale, Study
+from widthwise.studies._types import Claim, Finding, Scale, Study
 from widthwise.theory import (
     EigenSpectrum,
     gaussian_simulation,
