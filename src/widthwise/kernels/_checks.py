@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from widthwise.core import UnsupportedOperation
-from widthwise.kernels._fields import Concat, Field, Gained, Local, Moved, Normalised, Product, Sum, Tokens
+from widthwise.kernels._fields import Concat, Field, Gained, Moved, Normalised, Product, Sum, Tokens
+from widthwise.kernels._walks import below, children
 from widthwise.program import Axis, AxisKind, Factor, Node, Program, Weight
 
 if TYPE_CHECKING:
@@ -96,36 +97,14 @@ def check_gradient_independence(program: Program, output: Field) -> None:
         reason = "the output is not a linear readout, so that gradients depend on the forward pass"
         raise UnsupportedOperation(node.op, node.module_path, reason)
     for readout in _readouts(output):
-        inside = {field.weight.name for field in _below(readout.source) if isinstance(field, (Product, Tokens))}
+        inside = {field.weight.name for field in below(readout.source) if isinstance(field, (Product, Tokens))}
         if readout.weight.name in inside:
             reason = f"the readout matrix {readout.weight.name} is also used inside the network"
             raise UnsupportedOperation(node.op, node.module_path, reason)
-
-
-def _children(field: Field) -> tuple[Field, ...]:
-    if isinstance(field, Sum):
-        return tuple(term for _, term in field.terms)
-    if isinstance(field, Concat):
-        return field.parts
-    if isinstance(field, Local):
-        return field.sources
-    source = getattr(field, "source", None)
-    return () if source is None else (source,)
 
 
 def _readouts(output: Field) -> list[Product]:
     if isinstance(output, Product):
         return [output]
     passed = isinstance(output, (Sum, Concat, Moved, Normalised, Gained))
-    return [found for child in _children(output) for found in _readouts(child)] if passed else []
-
-
-def _below(field: Field) -> list[Field]:
-    seen: dict[int, Field] = {}
-    stack = [field]
-    while stack:
-        one = stack.pop()
-        if id(one) not in seen:
-            seen[id(one)] = one
-            stack.extend(_children(one))
-    return list(seen.values())
+    return [found for child in children(output) for found in _readouts(child)] if passed else []

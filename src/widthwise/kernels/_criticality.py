@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from widthwise.core import Value
-from widthwise.kernels._fields import Concat, Field, Image, Inputs, Local, Product, Sum, Tokens
+from widthwise.kernels._fields import Field, Image, Inputs, Local, Product, Tokens
 from widthwise.kernels._limit import Limit
+from widthwise.kernels._walks import below, children
 from widthwise.program import Weight
 
 CRITICAL_BAND = 0.05
@@ -75,30 +76,13 @@ def _mean(values: Tensor | None) -> float:
     return 0.0 if values is None else float(values.mean())
 
 
-def _below(field: Field) -> tuple[Field, ...]:
-    if isinstance(field, Sum):
-        return tuple(term for _, term in field.terms)
-    if isinstance(field, Concat):
-        return field.parts
-    if isinstance(field, Local):
-        return field.sources
-    source = getattr(field, "source", None)
-    return () if source is None else (source,)
-
-
 def _entries(field: Field) -> list[Product | Tokens]:
     """The products that read the data itself."""
-    found: dict[int, Product | Tokens] = {}
-    stack, seen = [field], set()
-    while stack:
-        node = stack.pop()
-        if id(node) in seen:
-            continue
-        seen.add(id(node))
-        if isinstance(node, Tokens) or (isinstance(node, Product) and isinstance(node.source, Inputs)):
-            found[id(node)] = node
-        stack.extend(_below(node))
-    return list(found.values())
+    return [
+        node
+        for node in below(field)
+        if isinstance(node, Tokens) or (isinstance(node, Product) and isinstance(node.source, Inputs))
+    ]
 
 
 def _depth(field: Field) -> int:
@@ -107,8 +91,8 @@ def _depth(field: Field) -> int:
 
     def depth(node: Field) -> int:
         if id(node) not in known:
-            below = max((depth(inner) for inner in _below(node)), default=0)
-            known[id(node)] = below + isinstance(node, (Image, Local))
+            deepest = max((depth(inner) for inner in children(node)), default=0)
+            known[id(node)] = deepest + isinstance(node, (Image, Local))
         return known[id(node)]
 
     return depth(field)
