@@ -31,7 +31,8 @@ def forecast(
             ``"resnet"``, ``"transformer"``) or ``"file.py:function"``.
         data: anything that `widthwise.data.load` reads: a name, a file, a folder, ``(inputs, targets)``, a data set.
         samples: examples that the prediction may use (P); by default 4000, or two thirds of a smaller set.
-        held_out: examples on which errors are measured; by default up to 2000 of the rest.
+        held_out: examples on which errors are measured; by default up to 2000 of the rest. They come from the same pool
+            as the samples where it is large enough, else from the data set's official test part.
         width: of a model that takes one; by default the factory's own default, or 256.
         sizes: numbers of examples at which the curve is measured; by default from 30 to half of the samples.
         draws: random training sets per size.

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from widthwise.core import DataError
 from widthwise.data import DataSet
-from widthwise.forecast._settings import FEWEST_SAMPLES, default_sizes, read_settings, split_sizes
+from widthwise.forecast._settings import FEWEST_SAMPLES, default_sizes, one_pool, read_settings, split_sizes
 
 
 def data_set(count: int, test: int | None = None) -> DataSet:
@@ -95,3 +95,22 @@ def test_refused_with_the_value(change: dict[str, Any], words: str) -> None:
 
 def test_sizes_are_sorted_without_the_whole_sample() -> None:
     assert read_settings(data_set(1000), **(GOOD | {"sizes": [50, 10, 100, 50]})).sizes == (10, 50)
+
+
+@pytest.mark.parametrize(
+    ("total", "test", "samples", "held_out", "uses_official"),
+    [
+        (100, None, 64, 30, False),  # there is none
+        (7000, 500, None, None, False),  # 4000 and 2000 fit in the pool
+        (5000, 500, None, None, True),  # they do not
+        (100, 50, 70, 30, False),
+        (100, 50, 71, 30, True),
+    ],
+)
+def test_held_out_comes_from_the_pool_where_it_is_large_enough(
+    total: int, test: int | None, samples: int | None, held_out: int | None, uses_official: bool
+) -> None:
+    whole = data_set(total, test)
+    chosen = one_pool(whole, samples, held_out)
+    assert (chosen.test is not None) == uses_official
+    assert torch.equal(chosen.inputs, whole.inputs)

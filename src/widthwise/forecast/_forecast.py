@@ -12,7 +12,7 @@ from widthwise.forecast._grams import KernelChoice, check_memory, choose_kernel,
 from widthwise.forecast._model import check_accepts, resolve_model, settle
 from widthwise.forecast._network import network_section
 from widthwise.forecast._run import Run, Targets
-from widthwise.forecast._settings import Settings, read_settings
+from widthwise.forecast._settings import Settings, one_pool, read_settings
 from widthwise.forecast._stages import Stages, fingerprint
 from widthwise.forecast._training import training_note, training_rows
 from widthwise.forecast._types import Forecast
@@ -37,7 +37,8 @@ def run_forecast(
     progress: bool,
 ) -> Forecast:
     """Forecast how a network will learn a task, and measure how far to trust it. See `widthwise.forecast`."""
-    whole = load(data, seed=seed)
+    loaded = load(data, seed=seed)
+    whole = one_pool(loaded, samples, held_out)
     asked = read_settings(
         whole,
         samples=samples,
@@ -60,10 +61,10 @@ def run_forecast(
     mark = fingerprint(module, [train, test], {"model": source.name, "settings": to_plain(settings)})
     stages = Stages(None if keep is None else Path(keep), mark)
     run = Run(source, train, test, Targets(train, test), settings, stages, progress)
-    return _assemble(run, choice, asked, whole)
+    return _assemble(run, choice, asked, loaded, one_pool=whole is not loaded)
 
 
-def _assemble(run: Run, choice: KernelChoice, asked: Settings, whole: DataSet) -> Forecast:
+def _assemble(run: Run, choice: KernelChoice, asked: Settings, loaded: DataSet, *, one_pool: bool) -> Forecast:
     """Every section, the costly ones kept as stages."""
     grams = compute_grams(run, choice)
     task = fit_task(grams.ntk, run.targets, run.settings.seed)
@@ -84,8 +85,8 @@ def _assemble(run: Run, choice: KernelChoice, asked: Settings, whole: DataSet) -
         training=training,
         training_note=training_note(training, run.targets.power),
         advice=advice(run, features, curve, network, overfitting, training),
-        notes=_notes(run, asked, choice, _notable_jitter(task), cut),
-        data=whole.to_dict(),
+        notes=_notes(run, asked, choice, _notable_jitter(task), cut=cut, one_pool=one_pool),
+        data=loaded.to_dict(),
         settings=to_plain(run.settings) | {"model": run.source.name, "width": run.source.width},
         seconds=run.stages.seconds,
     )
@@ -96,13 +97,17 @@ def _notable_jitter(task: TaskSpectrum) -> float:
     return task.jitter if task.jitter > 1e-9 * float(task.eigenvalues.sum()) else 0.0
 
 
-def _notes(run: Run, asked: Settings, choice: KernelChoice, jitter: float, cut: bool) -> tuple[str, ...]:
+def _notes(
+    run: Run, asked: Settings, choice: KernelChoice, jitter: float, *, cut: bool, one_pool: bool
+) -> tuple[str, ...]:
     used = run.settings.samples
     finite = choice.kind != "infinite"
     notes = {
         f"Only {used} of {asked.samples} samples were used, since the kernel is that of finite networks.": (
             used != asked.samples
         ),
+        "Held-out examples were drawn from the same pool as the samples, not from the official test part, whose "
+        "distribution may differ.": one_pool,
         f"{choice.note} Predictions are for the kernel of finite networks in the standard parametrization, whose own "
         "randomness adds to the intervals.": finite,
         f"A jitter of {jitter:.2g} was added to the Gram matrix, whose smallest eigenvalues are rounding.": jitter > 0,

@@ -1,7 +1,7 @@
 """What a forecast was asked for, with every default filled in."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, isfinite, log2
 from typing import get_args
 
@@ -98,6 +98,15 @@ def default_sizes(samples: int) -> tuple[int, ...]:
     steps = max(1, round(log2(max(top / low, 1.0))))
     sizes = {round(low * (top / low) ** (i / steps)) for i in range(steps + 1)}
     return tuple(sorted(size for size in sizes if size >= 2))
+
+
+def one_pool(data: DataSet, samples: int | None, held_out: int | None) -> DataSet:
+    """The data without its official test part, if the rest is large enough to hold examples out of it.
+
+    The theory is about test points from where the samples come from, and official test parts often differ a little.
+    """
+    wanted = (DEFAULT_SAMPLES if samples is None else samples) + (DEFAULT_HELD_OUT if held_out is None else held_out)
+    return data if data.test is None or len(data) < wanted else replace(data, test=None)
 
 
 def split_sizes(data: DataSet, samples: int | None, held_out: int | None) -> tuple[int, int]:

@@ -1,13 +1,11 @@
 """The training check: the real network trained for a short budget, beside the kernel's prediction."""
 
-import copy
 import time
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from widthwise.data import DataSet
 from widthwise.forecast._cost import training_steps
@@ -37,30 +35,6 @@ class Deadline(Callback):
         self.start = self.start or time.perf_counter()
         self.passed = time.perf_counter() - self.start > self.seconds
         state.stop = state.stop or self.passed
-
-
-class Centred(nn.Module):
-    """A network minus its own outputs at initialisation, so that it starts from zero as kernel regression does.
-
-    The random initial outputs of a single network would otherwise stay in its predictions as noise that no kernel has.
-    """
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-        self.initial = copy.deepcopy(module).requires_grad_(False)
-
-    def train(self, mode: bool = True) -> "Centred":
-        """Set the mode of the network; its initial copy stays in evaluation mode."""
-        super().train(mode)
-        self.initial.eval()
-        return self
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``f(x) - f0(x)``."""
-        with torch.no_grad():
-            start = self.initial(x)
-        return self.module(x) - start
 
 
 @dataclass(frozen=True)
@@ -128,13 +102,13 @@ def _scaled(run: Run, data: DataSet) -> DataSet:
 
 
 def _train(run: Run, plan: Plan) -> dict[str, Any]:
-    """Train one network, centred at its start; errors are in the targets' own units."""
+    """Train one network; errors are in the targets' own units."""
     module = run.source.build(plan.width, seed=run.settings.seed, draw="training")
     subset, unit = _scaled(run, run.train).subset(torch.arange(plan.n)), _scale(run) ** 2
     batch = min(BATCH, plan.n)
     deadline = Deadline(PATIENCE * plan.seconds)
     done = fit(
-        Centred(module),
+        module,
         subset,
         test=_scaled(run, run.test),
         steps=min(MOST_STEPS, training_steps(module, run.train.inputs[:2], batch, plan.seconds)),
@@ -191,4 +165,4 @@ def training_note(rows: tuple[TrainingRow, ...], power: float) -> str:
             f"{-change:.0f} % more error than its kernel predicts, but its budget ended before it had fitted its "
             f"examples (training error {row.train_mse:.2g} of {power:.2g})"
         )
-    return f"Trained on {row.n} examples for {row.steps} steps (initial outputs subtracted), the network has {verdict}."
+    return f"Trained on {row.n} examples for {row.steps} steps, the network has {verdict}."
