@@ -108,3 +108,11 @@ def test_both_renderers_use_the_same_colours(tmp_path):
     wanted = np.array([int(colour[k : k + 2], 16) for k in (1, 3, 5)]) / 255
     pixels = imread(to_png(figure, tmp_path / "figure.png"))[..., :3]
     assert (np.abs(pixels - wanted).max(-1) < 0.01).mean() > 0.1
+
+
+def test_four_long_names_fit_into_the_legend(tmp_path):
+    names = [f"{what}, {ridge} ridge" for what in ("predicted", "measured") for ridge in ("zero", "optimal")]
+    series = tuple(Line(name, (1.0, 2.0), (1.0, 2.0), slot=slot) for slot, name in enumerate(names))
+    pixels = imread(to_png(Figure("Four", Axis("x"), Axis("y"), series), tmp_path / "four.png"))
+    margin = pixels[int(0.9 * len(pixels)) :, -12:, :3]  # a name that runs over the edge leaves ink here
+    assert (margin > 0.99).all()

@@ -15,6 +15,7 @@ from widthwise.report._numbers import number, shorten, wrap
 
 MARKERS = ("o", "s", "D", "^", "X", "*")
 INK, GRID, GUIDE = "#1B1F24", "#E3E6EA", "#7A828C"
+LEGEND_CHARACTERS, MARKER_CHARACTERS = 100, 6  # what a row of the legend holds; what a marker and its gap take
 
 
 def to_png(figure: Figure, path: str | Path, *, dpi: int = 150) -> Path:
@@ -34,14 +35,20 @@ def to_png(figure: Figure, path: str | Path, *, dpi: int = 150) -> Path:
         _draw(axes, item, figure, zorder=2 + place, rank=bars.index(item) if item in bars else 0, of=len(bars))
     handles, labels = axes.get_legend_handles_labels()
     if handles:
-        canvas.legend(
-            handles, labels, loc="outside lower left", ncols=3 if len(labels) > 4 else 4, frameon=False, fontsize=9.5
-        )
+        columns = legend_columns([str(label) for label in labels])
+        canvas.legend(handles, labels, loc="outside lower left", ncols=columns, frameon=False, fontsize=9.5)
     with atomic_path(path) as temporary:
         canvas.savefig(
             temporary, dpi=dpi, format="png", metadata={"Title": figure.title, "Description": figure.caption}
         )
     return Path(path)
+
+
+def legend_columns(labels: list[str]) -> int:
+    """As many columns as fit side by side, in rows of equal length where that takes no more rows."""
+    fitting = max(1, min(len(labels), LEGEND_CHARACTERS // (max(map(len, labels)) + MARKER_CHARACTERS)))
+    rows = -(-len(labels) // fitting)
+    return -(-len(labels) // rows)
 
 
 def _plain(text: str) -> str:
