@@ -12,6 +12,7 @@ from widthwise.core._errors import (
 from widthwise.core._figure import Axis, Band, Bars, Figure, Guide, Heatmap, Line, Points, Series
 from widthwise.core._files import atomic_path, check_writable, write_text
 from widthwise.core._memory import available_bytes, require_memory
+from widthwise.core._modes import evaluating
 from widthwise.core._progress import Advance, progress
 from widthwise.core._seeds import derived_seed, generator, seeded
 from widthwise.core._values import Value, to_plain
@@ -39,6 +40,7 @@ __all__ = [
     "available_bytes",
     "check_writable",
     "derived_seed",
+    "evaluating",
     "generator",
     "progress",
     "require_memory",

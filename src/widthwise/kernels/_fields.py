@@ -147,8 +147,22 @@ class Moved(Field):
         return self.source.gaussian
 
 
+class Rescaled(Field):
+    """A field times numbers that are not random: it keeps its source's positions, and is Gaussian if that is."""
+
+    source: Field
+
+    @property
+    def positions(self) -> Sizes:  # type: ignore[override]
+        return self.source.positions
+
+    @property
+    def gaussian(self) -> bool:  # type: ignore[override]
+        return self.source.gaussian
+
+
 @dataclass(frozen=True, eq=False)
-class Normalised(Field):
+class Normalised(Rescaled):
     """A field divided by the root mean square of a statistic: ``source / sqrt(E statistic^2 + eps)``.
 
     Attributes:
@@ -159,14 +173,6 @@ class Normalised(Field):
     statistic: Field
     eps: float
     pooled: bool
-
-    @property
-    def positions(self) -> Sizes:  # type: ignore[override]
-        return self.source.positions
-
-    @property
-    def gaussian(self) -> bool:  # type: ignore[override]
-        return self.source.gaussian
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,20 +193,12 @@ class Centred(Field):
 
 
 @dataclass(frozen=True, eq=False)
-class Gained(Field):
+class Gained(Rescaled):
     """A field times a trained vector whose entries all start at one value."""
 
     source: Field
     weight: Weight
     value: float
-
-    @property
-    def positions(self) -> Sizes:  # type: ignore[override]
-        return self.source.positions
-
-    @property
-    def gaussian(self) -> bool:  # type: ignore[override]
-        return self.source.gaussian
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ from jaxtyping import Float, Num
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from widthwise.core import ModelError, ResourceError, available_bytes
+from widthwise.core import ModelError, ResourceError, available_bytes, evaluating
 
 
 @contextmanager
@@ -18,14 +18,8 @@ def measuring(module: nn.Module) -> Iterator[None]:
 
     Attention takes the composed implementation, the one that can be vectorised and differentiated twice.
     """
-    modes = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
+    with evaluating(module), sdpa_kernel(SDPBackend.MATH):
+        yield
 
 
 def placed(module: nn.Module, x: Tensor) -> Tensor:

@@ -1,14 +1,13 @@
 """Losses by name, and evaluation of a network on a data set."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from widthwise.core import DataError, ModelError
+from widthwise.core import DataError, ModelError, evaluating
 from widthwise.data import DataSet
 from widthwise.train._types import Evaluation
 
@@ -52,18 +51,6 @@ def on_module(tensor: Tensor, module: nn.Module) -> Tensor:
     if first is None:
         return tensor
     return tensor.to(first.device, first.dtype if tensor.is_floating_point() else tensor.dtype)
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside the block, each submodule's own mode restored after it."""
-    modes = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
 
 
 def check_outputs(module: nn.Module, data: DataSet) -> None:
