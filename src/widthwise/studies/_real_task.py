@@ -53,9 +53,9 @@ def relu_network(width: int, shape: Sequence[int]) -> nn.Module:
 
 
 def relu_kernels(inputs: Float[Tensor, "samples *shape"]) -> tuple[Matrix, Matrix]:
-    """NNGP and tangent kernel of `relu_network` at infinite width; the biases are zero and do not contribute."""
+    """NNGP and tangent kernel of `relu_network` at infinite width with weight variance 2 / fan-in and no biases."""
     program = trace(relu_network(8, inputs.shape[1:]), inputs[:2])
-    pair = infinite(program, parametrization="ntk")(inputs)
+    pair = infinite(program, parametrization="ntk", weight_std=2**0.5, bias_std=0.0)(inputs)
     return pair.nngp.numpy(), pair.ntk.numpy()
 
 

@@ -6,7 +6,7 @@ import importlib.util
 import time
 from dataclasses import dataclass
 
-from widthwise.core import Value, WidthwiseError
+from widthwise.core import Value, WidthwiseError, seeded
 from widthwise.core import progress as progress_bar
 from widthwise.studies._catalogue import PAPERS
 from widthwise.studies._types import Finding, Scale, State, Study, StudyResult
@@ -72,7 +72,7 @@ def run(slug: str, scale: Scale = "quick", progress: bool = True) -> StudyResult
     if scale not in study.settings:
         raise WidthwiseError(f"scale={scale!r} is not known; give {' or '.join(map(repr, study.settings))}.")
     start = time.perf_counter()
-    with progress_bar(f"study {slug} ({scale})", 1.0, show=progress) as advance:
+    with progress_bar(f"study {slug} ({scale})", 1.0, show=progress) as advance, seeded(0, slug):
         findings, figures = study.measure(scale)
         advance(1)
     _check(study, findings := tuple(findings))
