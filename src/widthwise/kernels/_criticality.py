@@ -54,7 +54,7 @@ def susceptibility(limit: Limit, x: Tensor) -> Susceptibility:
         return Susceptibility(None, depth, "unknown")
     first = {entry.weight.name for entry in entries}
 
-    def seed(weight: Weight, variance: float, fan_in: int) -> float:
+    def seed(weight: Weight, variance: float | Tensor, fan_in: int) -> float | Tensor:
         return variance if weight.name in first else 0.0
 
     run = limit.evaluator(x, None, torch.float64, seed)

@@ -18,7 +18,7 @@ from widthwise.kernels._tangents import chain_of, gain_terms
 from widthwise.program import Weight
 
 Pair = Literal["12", "11", "22"]
-Contribution = Callable[[Weight, float, int], float]
+Contribution = Callable[[Weight, float | Tensor, int], float | Tensor]
 """Trained weight, sigma_w^2, fan-in -> factor of its own term in the NTK."""
 
 

@@ -57,7 +57,7 @@ class Tokens(Field):
 
     node: str
     weight: Weight
-    variance: float
+    variance: float | Tensor
     positions: Sizes
     batched: bool = True
     padding: int = -1
@@ -73,7 +73,7 @@ class Shared(Field):
     """
 
     weight: Weight
-    variance: float
+    variance: float | Tensor
     positions: Sizes
     own: tuple[bool, ...]
     gaussian: bool = True
@@ -105,7 +105,7 @@ class Product(Field):
     """
 
     weight: Weight
-    variance: float
+    variance: float | Tensor
     contracted: int
     source: Field
     contraction: "Contraction"

@@ -15,7 +15,7 @@ from widthwise.kernels._checks import check_gradient_independence
 from widthwise.kernels._concrete import check_examples_apart, run_concrete
 from widthwise.kernels._evaluator import Contribution, Evaluator
 from widthwise.kernels._fields import Concat, Field, Image, Local, Moved, Product, Sum
-from widthwise.kernels._lowering import Concrete, Lowering, Scales
+from widthwise.kernels._lowering import Concrete, Lowering, Override, Scales
 from widthwise.program import Program
 
 Parametrization = Literal["ntk", "plain", "standard"]
@@ -48,7 +48,7 @@ def contribution_of(parametrization: Parametrization) -> Contribution:
     ``ntk``: W = sigma w / sqrt(fan-in) with w trained: sigma^2 (constants at initialisation are not trained);
     ``plain``: W' with W = W' / sqrt(fan-in) trained: 1; ``standard``: W itself trained: fan-in.
     """
-    factors: dict[str, Callable[[float, int], float]] = {
+    factors: dict[str, Callable[[float | Tensor, int], float | Tensor]] = {
         "ntk": lambda variance, fan_in: variance,
         "plain": lambda variance, fan_in: 1.0,
         "standard": lambda variance, fan_in: float(fan_in),
@@ -94,7 +94,7 @@ class Limit:
         dtype: torch.dtype = torch.float64,
         show_progress: bool = False,
     ) -> KernelPair:
-        """Both kernels between two sets of inputs.
+        """Both kernels between two sets of inputs; gradients flow to inputs that require them.
 
         Args:
             x1: ``[n1, *input_shape]``.
@@ -232,8 +232,8 @@ def rule_mixes(value: object) -> bool:
 def infinite(
     program: Program,
     parametrization: Parametrization = "ntk",
-    weight_std: float | dict[str, float] | None = None,
-    bias_std: float | dict[str, float] | None = None,
+    weight_std: Override = None,
+    bias_std: Override = None,
 ) -> Limit:
     """The infinite-width limit of a traced network: its NNGP and NTK, exact wherever a rule is exact.
 
@@ -242,7 +242,8 @@ def infinite(
         parametrization: which tensor counts as trained: ``"ntk"`` (W = sigma w / sqrt(fan-in), w trained),
             ``"plain"`` (sigma w trained) or ``"standard"`` (W trained, with the module's own fan-ins).
         weight_std: sigma_w of the matrices (their entries have variance sigma_w^2 / fan-in); None reads it off the
-            module's own tensors. A dict gives it by pattern of the weight's name (as in `fnmatch`).
+            module's own tensors. A dict gives it by pattern of the weight's name (as in `fnmatch`). A scalar tensor that
+            requires gradients gives kernels differentiable in it (build the limit anew in each step of an optimiser).
         bias_std: the same for biases, whose entries have variance sigma_b^2.
 
     Returns:

@@ -63,18 +63,21 @@ def find_rule(op: str) -> Rule | None:
     return RULES.get(".".join([parts[0], parts[1].rstrip("_"), *parts[2:]])) if len(parts) > 2 else None
 
 
+Override = float | Tensor | dict[str, float | Tensor] | None
+
+
 @dataclass
 class Scales:
     """Overrides of what is read off the module's tensors; None keeps the module's own.
 
-    A dict maps name patterns (as in `fnmatch`) to values: the first that fits wins.
+    Scalar tensors may require gradients. A dict maps name patterns (as in `fnmatch`) to values: the first that fits wins.
     """
 
-    weight_std: float | dict[str, float] | None = None
-    bias_std: float | dict[str, float] | None = None
+    weight_std: Override = None
+    bias_std: Override = None
 
     @staticmethod
-    def pick(override: float | dict[str, float] | None, name: str) -> float | None:
+    def pick(override: Override, name: str) -> float | Tensor | None:
         """The override for a weight name, if any."""
         if isinstance(override, dict):
             return next((value for pattern, value in override.items() if fnmatchcase(name, pattern)), None)
@@ -234,7 +237,7 @@ class Lowering:
         if self.uses.setdefault(weight.name, way) != way:
             raise self.refuse(node, f"matrix {weight.name} is used a second time in another way (transposed, resized)")
 
-    def matrix(self, weight: Weight, contracted: int, node: Node) -> float:
+    def matrix(self, weight: Weight, contracted: int, node: Node) -> float | Tensor:
         """sigma_w^2 of a matrix: variance of its entries times the number contracted."""
         std = Scales.pick(self.scales.weight_std, weight.name)
         if std is not None:

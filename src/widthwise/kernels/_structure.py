@@ -1,6 +1,6 @@
 """How moments and tangents alike pass through sums, concatenations, position maps and deterministic scales."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -16,14 +16,16 @@ Ask = Callable[..., Tensor | None]
 """``ask(u, v, pair, diagonal=...)``: the moment or the chain of an inner pair of fields."""
 
 
-def times(scale: float, array: Tensor | None) -> Tensor | None:
+def times(scale: float | Tensor, array: Tensor | None) -> Tensor | None:
     """``scale * array`` where None is zero."""
-    if array is None or scale == 0.0:
+    if array is None or isinstance(scale, Tensor):
+        return None if array is None else scale * array
+    if scale == 0.0:
         return None
     return array if scale == 1.0 else scale * array
 
 
-def total(terms: list[tuple[float, Tensor | None]]) -> Tensor | None:
+def total(terms: Sequence[tuple[float | Tensor, Tensor | None]]) -> Tensor | None:
     """Linear combination where None is zero."""
     result: Tensor | None = None
     for scale, array in terms:

@@ -36,27 +36,33 @@ def _transform(run: "Evaluator", u: Image, v: Image, pair: "Pair", diagonal: boo
         result = second_moments(u.activation, a, b, run.lead(c, pair), g=v.activation)
         result = Moments(run.flat(result.value, pair), run.flat(result.derivative, pair), result.error)
         if u is v and (pair != "12" or run.same):
-            _set_diagonal(result, diagonal_moments(u.activation, var_u), pair, diagonal)
+            result = _with_diagonal(result, diagonal_moments(u.activation, var_u), pair, diagonal)
     run.note_error((u, v), result.error)
     return result
 
 
-def _set_diagonal(result: Moments, exact: Moments, pair: "Pair", diagonal: bool) -> None:
-    """Write the cancellation-free values where an input meets itself."""
-    for target, source in ((result.value, exact.value), (result.derivative, exact.derivative)):
-        count = source.shape[0]
-        sites = prod(source.shape[1:])
-        view = target.view(count, count, -1) if pair == "12" else target.view(count, -1)
-        index = torch.arange(count, device=target.device)
-        where = (index, index) if pair == "12" else (index,)
-        if diagonal:
-            view[where] = source.reshape(count, -1)
-        else:
-            view[where] = torch.where(
-                torch.eye(sites, dtype=torch.bool, device=target.device).reshape(1, -1),
-                source.reshape(count, sites, 1).expand(count, sites, sites).reshape(count, -1),
-                view[where],
-            )
+def _with_diagonal(result: Moments, exact: Moments, pair: "Pair", diagonal: bool) -> Moments:
+    """The cancellation-free values where an input meets itself; written in place unless gradients are wanted."""
+    value, slope = (_placed(a, b, pair, diagonal) for a, b in zip(result[:2], exact[:2], strict=True))
+    return Moments(value, slope, result.error)
+
+
+def _placed(target: Tensor, source: Tensor, pair: "Pair", diagonal: bool) -> Tensor:
+    target = target.clone() if target.requires_grad else target
+    count = source.shape[0]
+    sites = prod(source.shape[1:])
+    view = target.view(count, count, -1) if pair == "12" else target.view(count, -1)
+    index = torch.arange(count, device=target.device)
+    where = (index, index) if pair == "12" else (index,)
+    if diagonal:
+        view[where] = source.reshape(count, -1)
+    else:
+        view[where] = torch.where(
+            torch.eye(sites, dtype=torch.bool, device=target.device).reshape(1, -1),
+            source.reshape(count, sites, 1).expand(count, sites, sites).reshape(count, -1),
+            view[where].clone(),
+        )
+    return target
 
 
 def stein(
