@@ -242,8 +242,8 @@ def infinite(
         parametrization: which tensor counts as trained: ``"ntk"`` (W = sigma w / sqrt(fan-in), w trained),
             ``"plain"`` (sigma w trained) or ``"standard"`` (W trained, with the module's own fan-ins).
         weight_std: sigma_w of the matrices (their entries have variance sigma_w^2 / fan-in); None reads it off the
-            module's own tensors. A dict gives it by pattern of the weight's name (as in `fnmatch`). A scalar tensor that
-            requires gradients gives kernels differentiable in it (build the limit anew in each step of an optimiser).
+            module's own tensors. A dict gives it by pattern of the weight's name (as in `fnmatch`). A scalar tensor
+            gives kernels that are differentiable in it (build the limit anew in each step of an optimiser).
         bias_std: the same for biases, whose entries have variance sigma_b^2.
 
     Returns:

@@ -70,7 +70,8 @@ Override = float | Tensor | dict[str, float | Tensor] | None
 class Scales:
     """Overrides of what is read off the module's tensors; None keeps the module's own.
 
-    Scalar tensors may require gradients. A dict maps name patterns (as in `fnmatch`) to values: the first that fits wins.
+    Scalar tensors may require gradients. A dict maps name patterns (as in `fnmatch`) to values: the first that fits
+    wins.
     """
 
     weight_std: Override = None
