@@ -102,6 +102,7 @@ class Product(Field):
         variance: variance of an entry times the number of entries contracted (sigma_w squared).
         contracted: that number (fan-in).
         contraction: how position axes are contracted or moved.
+        transposed: whether it is the transpose of what other fields multiply by (only the sampler reads that).
     """
 
     weight: Weight
@@ -110,6 +111,7 @@ class Product(Field):
     source: Field
     contraction: "Contraction"
     gaussian: bool = True
+    transposed: bool = False
 
     @property
     def positions(self) -> Sizes:  # type: ignore[override]
