@@ -260,6 +260,18 @@ def _recurrent(call: Call) -> list[Axes | None]:
     return [(*data[:-1], features), state, *([state] if gates == 4 else [])]
 
 
+@axis_rule("aten.lstm_cell", "aten.gru_cell", "aten.rnn_tanh_cell", "aten.rnn_relu_cell")
+def _recurrent_cell(call: Call) -> Any:
+    gates = _GATES[call.node.op.split(".")[1].removesuffix("_cell")]
+    data = call.axes("input")
+    params = [call[name] for name in ("w_ih", "w_hh", "b_ih", "b_hh") if call.has(name)]
+    hidden = _recurrent_layer(call, data[-1], params, len(params), 1, gates)
+    state = (*data[:-1], hidden)
+    for given in call["hx"] if isinstance(call["hx"], list) else [call["hx"]]:
+        broadcast(call.factors, [state, call.axes_of(given)])
+    return [state, state] if gates == 4 else state
+
+
 def _recurrent_layer(call: Call, features: Ids, params: Any, per: int, directions: int, gates: int) -> Ids:
     hidden: Ids | None = None
     for one in range(directions):

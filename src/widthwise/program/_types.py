@@ -1,8 +1,9 @@
 """The tensor program: weights with roles, operations with labelled axes."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import cached_property
 from math import prod
 from typing import Any
 
@@ -88,6 +89,32 @@ class Weight(Value):
     init_source: str
     uses: int
     value: Tensor = field(repr=False, compare=False, metadata={"plain": False})
+
+    def part(self, axis: int, entries: range) -> "Weight":
+        """The slice `entries` along one axis as a weight of its own: the same object each time, under the same name.
+
+        Other rows of a random matrix are independent of these, so that the part stands for its own randomness.
+        """
+        if entries == range(self.shape[axis]):
+            return self
+        key = (axis, entries)
+        if key not in self._parts:
+            self._parts[key] = self._cut(axis, entries)
+        return self._parts[key]
+
+    @cached_property
+    def _parts(self) -> dict[tuple[int, range], "Weight"]:
+        return {}
+
+    def _cut(self, axis: int, entries: range) -> "Weight":
+        whole = self.value.detach()
+        index = (slice(None),) * axis + (slice(entries.start, entries.stop, entries.step),)
+        value = whole[index].requires_grad_(self.value.requires_grad)
+        mean, std = self.init_mean, self.init_std
+        if self.init_source == "measured" and value.numel():
+            mean, std = float(value.double().mean()), float(value.double().std(correction=0))
+            std = 0.0 if bool((value == value.reshape(-1)[0]).all()) else std
+        return replace(self, shape=tuple(value.shape), init_mean=mean, init_std=std, value=value)
 
 
 @dataclass(frozen=True)
