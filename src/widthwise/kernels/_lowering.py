@@ -39,10 +39,29 @@ class Transposed:
     weight: Weight
 
 
-Lowered = Field | Concrete | Weight | Transposed
+@dataclass(frozen=True)
+class Several:
+    """The results of an operation that has several (a split); None for those that have no rule."""
+
+    results: tuple[Any, ...]
+
+
+class Intermediate:
+    """A value inside a pattern of operations (attention scores, a norm's statistic) that only some of them may read.
+
+    Attributes:
+        reason: why no other operation may.
+    """
+
+    reason = "only some operations may read it"
+
+
+Lowered = Field | Concrete | Weight | Transposed | Several | Intermediate
 Rule = Callable[["Lowering", Node], Lowered]
 
 RULES: dict[str, Rule] = {}
+RULES_ON: dict[type, dict[str, Rule]] = {}
+"""Rules for operations on intermediate values, by the type of the value."""
 
 
 def rule(*operations: str) -> Callable[[Rule], Rule]:
@@ -55,12 +74,23 @@ def rule(*operations: str) -> Callable[[Rule], Rule]:
     return register
 
 
-def find_rule(op: str) -> Rule | None:
+def rule_on(kind: type, *operations: str) -> Callable[[Rule], Rule]:
+    """Register a rule for operations of which an operand is an intermediate value of this type."""
+
+    def register(function: Rule) -> Rule:
+        RULES_ON.setdefault(kind, {}).update(dict.fromkeys(operations, function))
+        return function
+
+    return register
+
+
+def find_rule(op: str, rules: dict[str, Rule] | None = None) -> Rule | None:
     """The rule of an operation; ``aten.relu_.default`` is read as ``aten.relu.default``."""
-    if op in RULES:
-        return RULES[op]
+    rules = RULES if rules is None else rules
+    if op in rules:
+        return rules[op]
     parts = op.split(".")
-    return RULES.get(".".join([parts[0], parts[1].rstrip("_"), *parts[2:]])) if len(parts) > 2 else None
+    return rules.get(".".join([parts[0], parts[1].rstrip("_"), *parts[2:]])) if len(parts) > 2 else None
 
 
 Override = float | Tensor | dict[str, float | Tensor] | None
@@ -141,15 +171,21 @@ class Lowering:
             self.concrete.append(node)
             self.rules[node.name] = "concrete"
             return Concrete(node.name, batched=any(operand.batched for operand in operands))
-        found = find_rule(node.op)
-        if found is None:
-            raise UnsupportedOperation(node.op, node.module_path)
-        if node.axes is None:
-            raise self.refuse(node, "the meaning of its axes is not known")
-        value = found(self, node)
+        value = self._rule_for(node, operands)(self, node)
         if isinstance(value, Field):
             check_field(self, node, value, position_sizes(node.axes))
         return value
+
+    def _rule_for(self, node: Node, operands: list[Any]) -> Rule:
+        special = next((one for one in operands if type(one) in RULES_ON), None)
+        found = find_rule(node.op, None if special is None else RULES_ON[type(special)])
+        if found is None and special is not None:
+            raise self.refuse(node, getattr(special, "reason", "it takes all results of an operation at once"))
+        if found is None:
+            raise UnsupportedOperation(node.op, node.module_path)
+        if node.axes is None and node.shape is not None:
+            raise self.refuse(node, "the meaning of its axes is not known")
+        return found
 
     # -- what rules ask for ------------------------------------------------------------------------------------------
 
@@ -316,3 +352,14 @@ def position_sizes(axes: tuple[Axis, ...]) -> Sizes:
 def constant_value(weight: Weight) -> float | None:
     """The one value that all entries of a weight have at initialisation, None where they are random."""
     return weight.init_mean if weight.init_std == 0.0 else None
+
+
+@rule_on(Several, "getitem")
+def one_of_several(run: Lowering, node: Node) -> Lowered:
+    """One result of an operation that has several."""
+    results = run.value(node.args[0]).results
+    value = results[node.args[1]]
+    if value is None:
+        raise run.refuse(node, "this result of the operation has no rule")
+    run.rules[node.name] = "exact"
+    return value
