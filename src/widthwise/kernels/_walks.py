@@ -1,18 +1,41 @@
 """Walks over the expression that a field is."""
 
-from widthwise.kernels._fields import Concat, Field, Local, Sum
+from widthwise.kernels._fields import Field, Normalised, Sum
 
 
 def children(field: Field) -> tuple[Field, ...]:
     """The fields that a field is made from."""
     if isinstance(field, Sum):
         return tuple(term for _, term in field.terms)
-    if isinstance(field, Concat):
-        return field.parts
-    if isinstance(field, Local):
-        return field.sources
+    parts = getattr(field, "parts", None)
+    if parts is not None:
+        return parts
+    sources = getattr(field, "sources", None)
+    if sources is not None:
+        return sources
     source = getattr(field, "source", None)
     return () if source is None else (source,)
+
+
+def operands(field: Field) -> tuple[Field, ...]:
+    """The fields that its value depends on, statistics too."""
+    return (*children(field), field.statistic) if isinstance(field, Normalised) else children(field)
+
+
+def in_order(field: Field) -> list[Field]:
+    """The field and all that its value depends on (statistics too), each once, after what it is made from."""
+    done: dict[int, Field] = {}
+    stack = [(field, False)]
+    while stack:
+        one, ready = stack.pop()
+        if id(one) in done:
+            continue
+        if ready:
+            done[id(one)] = one
+            continue
+        stack.append((one, True))
+        stack.extend((child, False) for child in reversed(operands(one)))
+    return list(done.values())
 
 
 def below(field: Field) -> list[Field]:
