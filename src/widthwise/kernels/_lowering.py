@@ -16,7 +16,7 @@ from widthwise.kernels._checks import check_field, check_inputs, check_storage, 
 from widthwise.kernels._concrete import constant_of
 from widthwise.kernels._fields import Field, Inputs, Offset, Shared, Sizes, combine
 from widthwise.kernels._positions import broadcast
-from widthwise.program import Axis, AxisKind, Node, Program, Ref, Weight
+from widthwise.program import Axis, AxisKind, Node, Program, Ref, Role, Weight
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,10 @@ class Lowering:
         values: value of each node.
         concrete: nodes that are computed on the data itself.
         rules: how each node was read.
-        uses: how each matrix is used; one matrix has to be used in one way.
+        uses: how each matrix is used; one matrix has to be used in one way, or in that and its transpose if samples
+            of one coordinate are to give the kernels.
+        sampling: whether they are.
+        transposes: names of the matrices that are also used transposed.
     """
 
     program: Program
@@ -135,6 +138,8 @@ class Lowering:
     rules: dict[str, str] = field(default_factory=dict)
     weights: dict[str, Weight] = field(default_factory=dict)
     uses: dict[str, tuple] = field(default_factory=dict)
+    sampling: bool = False
+    transposes: set[str] = field(default_factory=set)
 
     def run(self) -> None:
         """Lower every node that the output needs.
@@ -271,8 +276,24 @@ class Lowering:
         Raises:
             UnsupportedOperation: it is already used in another way, for example transposed.
         """
-        if self.uses.setdefault(weight.name, way) != way:
+        first = self.uses.setdefault(weight.name, way)
+        if first == way:
+            return
+        turned = first[1:] == way[1:] == (("pointwise",),) and weight.role is Role.HIDDEN
+        if turned and self.sampling:
+            self.transposes.add(weight.name)
+        else:
             raise self.refuse(node, f"matrix {weight.name} is used a second time in another way (transposed, resized)")
+
+    def by_sampling(self, node: Node, reason: str) -> None:
+        """Refuse unless samples of one coordinate give the kernels of the whole program.
+
+        Raises:
+            UnsupportedOperation: an exact rule is wanted, and there is none because of `reason`.
+        """
+        if not self.sampling:
+            raise self.refuse(node, f"{reason}, so that only samples give its kernel (method='sampled')")
+        self.rules[node.name] = "sampled"
 
     def matrix(self, weight: Weight, contracted: int, node: Node) -> float | Tensor:
         """sigma_w^2 of a matrix: variance of its entries times the number contracted."""
