@@ -1,6 +1,6 @@
 """Second moments and means: the rule of each kind of field."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 import torch
 from torch import Tensor
@@ -23,7 +23,9 @@ from widthwise.kernels._fields import (
     Tokens,
     position_diagonal,
 )
-from widthwise.kernels._structure import Ask, norm_scale, pool, through_structure, times, total
+from widthwise.kernels._fields_filtered import Dropped, Filtered, Tap
+from widthwise.kernels._fields_stacked import Stacked
+from widthwise.kernels._structure import Ask, assembled, norm_scale, pool, through_structure, times, total
 from widthwise.kernels._transforms import stein, transform
 from widthwise.numerics import mean
 
@@ -91,8 +93,10 @@ def _centre(u: Field, mean_values: Tensor) -> Tensor:
 
 
 def _leaf(run: "Evaluator", u: Field, v: Field, pair: "Pair", diagonal: bool) -> Tensor | None:
-    if isinstance(u, Product) and isinstance(v, Product) and u.weight is v.weight:
+    if acts_alike(u, v):
         return times(u.variance, contracted(run, run.moment, u, v, pair, diagonal))
+    if isinstance(u, Tap) and isinstance(v, Tap) and u.weight is v.weight and u.index == v.index:
+        return run.constant(u.variance, pair, u.positions if diagonal else u.positions + v.positions)
     if isinstance(u, Shared) and isinstance(v, Shared) and u.weight is v.weight:
         return times(u.variance, same_position(run, u, v, pair, diagonal))
     if isinstance(u, Tokens) and isinstance(v, Tokens) and u.weight is v.weight:
@@ -104,8 +108,15 @@ def _leaf(run: "Evaluator", u: Field, v: Field, pair: "Pair", diagonal: bool) ->
     return None
 
 
-def contracted(run: "Evaluator", ask: Ask, u: Product, v: Product, pair: "Pair", diagonal: bool) -> Tensor | None:
+def acts_alike(u: Field, v: Field) -> TypeGuard[Product | Filtered]:
+    """Whether both are products with the same random matrix or filters."""
+    both = all(isinstance(f, Product) for f in (u, v)) or all(isinstance(f, Filtered) for f in (u, v))
+    return both and u.weight is v.weight  # type: ignore[attr-defined]
+
+
+def contracted(run: "Evaluator", ask: Ask, u: Field, v: Field, pair: "Pair", diagonal: bool) -> Tensor | None:
     """Moment or tangent of the sources, contracted as the shared matrix contracts."""
+    assert isinstance(u, (Product, Filtered)) and isinstance(v, (Product, Filtered))
     only_diagonal = diagonal or u.contraction.needs_diagonal_only
     inner = ask(u.source, v.source, pair, diagonal=only_diagonal)
     if inner is None:
@@ -168,8 +179,11 @@ def _inner_product(run: "Evaluator", u: Inputs, v: Inputs, pair: "Pair", diagona
 
 def mean_of(run: "Evaluator", u: Field, side: int) -> Tensor | None:
     """``E[u]`` by the rule of the field."""
-    if u.gaussian:
+    if u.gaussian or isinstance(u, Filtered):
         return None
+    if isinstance(u, Stacked):
+        parts = [run.mean(part, side) for part in u.parts]
+        return assembled(u, parts, u.axis, [part.positions for part in u.parts])
     if isinstance(u, Concat):
         return total([(c, run.mean(part, side)) for c, part in zip(u.fractions, u.parts, strict=True)])
     if isinstance(u, Sum):
@@ -182,10 +196,10 @@ def mean_of(run: "Evaluator", u: Field, side: int) -> Tensor | None:
         return _features(run, u, side).mean(2).reshape(-1, *u.positions)
     if isinstance(u, Local):
         return run.sampled(u, u, "11" if side == 0 else "22", diagonal=True).mean
-    assert isinstance(u, (Moved, Normalised, Gained, Centred))
+    assert isinstance(u, (Moved, Normalised, Gained, Centred, Dropped))
     inner = run.mean(u.source, side)
-    if inner is None:
-        return None
+    if inner is None or isinstance(u, Dropped):
+        return inner
     if isinstance(u, Moved):
         return u.move.apply(inner)
     if isinstance(u, Normalised):

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from widthwise.kernels._fields import Centred, Field, Gained, Image, Local, Normalised, Offset, Sum
+from widthwise.kernels._fields_filtered import Filtered
 from widthwise.kernels._structure import norm_scale
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def gaussian_atoms(field: Field) -> list[Field]:
         return []
     if isinstance(field, Sum):
         return _union([term for _, term in field.terms])
-    if isinstance(field, Local):
+    if isinstance(field, (Local, Filtered)):
         return _union(list(field.sources))
     if isinstance(field, (Image, Normalised, Centred, Gained)):
         return gaussian_atoms(field.source)
@@ -199,15 +200,18 @@ def _evaluate(field: Field, atoms: list[Field], draws: Tensor, constant) -> tupl
         known = {id(atom): leaf for atom, leaf in zip(atoms, leaves, strict=True)}
 
         def value(node: Field) -> Tensor:
-            if id(node) in known:
-                return known[id(node)]
+            if id(node) not in known:
+                known[id(node)] = fresh(node)
+            return known[id(node)]
+
+        def fresh(node: Field) -> Tensor:
             if isinstance(node, Offset):
                 return torch.full_like(draws[..., 0], node.value)
             if isinstance(node, Sum):
                 return torch.stack([scale * value(term) for scale, term in node.terms]).sum(0)
             if isinstance(node, Image):
                 return node.activation.function(value(node.source))
-            if isinstance(node, Local):
+            if isinstance(node, (Local, Filtered)):
                 return node.function(*[value(source) for source in node.sources])
             if isinstance(node, Normalised):
                 return value(node.source) * constant(node)

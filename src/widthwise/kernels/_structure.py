@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from widthwise.kernels._fields import Concat, Field, Moved, Normalised, Sum, position_diagonal
+from widthwise.kernels._fields_filtered import Dropped
+from widthwise.kernels._fields_stacked import Stacked
 
 if TYPE_CHECKING:
     from widthwise.kernels._evaluator import Evaluator, Pair
@@ -41,8 +43,12 @@ def through_structure(
     """Take apart the outermost structure on either side, if there is one; the other rules see none."""
     if isinstance(u, (Concat, Sum)) or isinstance(v, (Concat, Sum)):
         return True, _bilinear(ask, u, v, pair, diagonal)
+    if isinstance(u, Stacked) or isinstance(v, Stacked):
+        return True, _stacked(ask, u, v, pair, diagonal)
     if isinstance(u, Moved) or isinstance(v, Moved):
         return True, _moved(ask, u, v, pair, diagonal)
+    if isinstance(u, Dropped) or isinstance(v, Dropped):
+        return True, _dropped(run, ask, u, v, pair, diagonal)
     if isinstance(u, Normalised) or isinstance(v, Normalised):
         return True, _normalised(run, ask, u, v, pair, diagonal)
     return False, None
@@ -60,6 +66,54 @@ def _bilinear(ask: Ask, u: Field, v: Field, pair: "Pair", diagonal: bool) -> Ten
         return total([(c, ask(a, v, pair, diagonal=diagonal)) for c, a in u.terms])
     assert isinstance(v, Sum)
     return total([(c, ask(u, b, pair, diagonal=diagonal)) for c, b in v.terms])
+
+
+def _stacked(ask: Ask, u: Field, v: Field, pair: "Pair", diagonal: bool) -> Tensor | None:
+    """Put moments with each part of a stack side by side."""
+    if isinstance(u, Stacked) and isinstance(v, Stacked) and diagonal and (u.axis, u.lengths) == (v.axis, v.lengths):
+        arrays = [ask(a, b, pair, diagonal=True) for a, b in zip(u.parts, v.parts, strict=True)]
+        return assembled(u, arrays, u.axis, [part.positions for part in u.parts])
+    if diagonal:
+        full = _stacked(ask, u, v, pair, False)
+        return None if full is None else position_diagonal(full, u.positions)
+    if isinstance(u, Stacked):
+        arrays = [ask(part, v, pair, diagonal=False) for part in u.parts]
+        return assembled(u, arrays, u.axis, [part.positions + v.positions for part in u.parts])
+    assert isinstance(v, Stacked)
+    arrays = [ask(u, part, pair, diagonal=False) for part in v.parts]
+    sizes = [u.positions + part.positions for part in v.parts]
+    return assembled(v, arrays, len(u.positions) + v.axis, sizes)
+
+
+def assembled(stack: Stacked, arrays: list[Tensor | None], axis: int, sizes: list[tuple[int, ...]]) -> Tensor | None:
+    """Join one array per part of a stack, ``[N, *sizes]`` each, along a position axis."""
+    like = next((array for array in arrays if array is not None), None)
+    if like is None:
+        return None
+    pieces = []
+    for array, size, length in zip(arrays, sizes, stack.lengths, strict=True):
+        piece = like.new_zeros(1).expand(like.shape[0], *size) if array is None else array.reshape(-1, *size)
+        pieces.append(piece.unsqueeze(1 + axis) if length == 1 else piece)
+    return torch.cat(pieces, 1 + axis)
+
+
+def _dropped(run: "Evaluator", ask: Ask, u: Field, v: Field, pair: "Pair", diagonal: bool) -> Tensor | None:
+    """Masks are independent, with mean one, but for one coordinate at one input and position: then ``1 / keep``."""
+    a, b = (f.source if isinstance(f, Dropped) else f for f in (u, v))
+    inner = ask(a, b, pair, diagonal=diagonal)
+    if inner is None or not isinstance(u, Dropped) or not isinstance(v, Dropped) or u.mask != v.mask:
+        return inner
+    if pair == "12" and not run.same:
+        return inner
+    factor = torch.full(u.positions if diagonal else u.positions + v.positions, 1.0 / u.keep, dtype=run.dtype)
+    if not diagonal and not u.everywhere and u.positions:
+        eye = torch.eye(prod(u.positions), dtype=run.dtype).reshape(u.positions + v.positions)
+        factor = 1 + (factor - 1) * eye
+    factor = factor.to(run.device)
+    if pair == "12":
+        same = torch.eye(run.count(0), dtype=run.dtype, device=run.device)
+        factor = 1 + (factor - 1) * same.reshape(*same.shape, *(1,) * factor.dim())
+    return run.flat(run.lead(inner, pair) * factor, pair)
 
 
 def _moved(ask: Ask, u: Field, v: Field, pair: "Pair", diagonal: bool) -> Tensor | None:

@@ -7,6 +7,7 @@ one moment of derivative fields for each gain vector since the last matrix.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -29,7 +30,9 @@ from widthwise.kernels._fields import (
     Tokens,
     combine,
 )
-from widthwise.kernels._moments import contracted, same_position, same_token
+from widthwise.kernels._fields_filtered import Dropped, Filtered, Tap
+from widthwise.kernels._fields_stacked import Stacked
+from widthwise.kernels._moments import acts_alike, contracted, same_position, same_token
 from widthwise.kernels._structure import through_structure, times, total
 from widthwise.kernels._transforms import stein, transform
 from widthwise.numerics import Activation
@@ -71,11 +74,15 @@ def _image(run: "Evaluator", u: Field, v: Field, pair: "Pair", diagonal: bool) -
 
 
 def _leaf(run: "Evaluator", u: Field, v: Field, pair: "Pair", diagonal: bool) -> Tensor | None:
-    if isinstance(u, Product) and isinstance(v, Product) and u.weight is v.weight:
-        through = times(u.variance, contracted(run, run.tangent, u, v, pair, diagonal))
+    if acts_alike(u, v):
+        of_sources = run.tangent if isinstance(u, Product) else run.chain
+        through = times(u.variance, contracted(run, of_sources, u, v, pair, diagonal))
         factor = run.contribution(u.weight, u.variance, u.contracted)
         own = contracted(run, run.moment, u, v, pair, diagonal) if factor else None
         return total([(1.0, through), (factor, own)])
+    if isinstance(u, Tap) and isinstance(v, Tap) and u.weight is v.weight and u.index == v.index:
+        factor = run.contribution(u.weight, u.variance * u.contracted, u.contracted) / u.contracted
+        return times(factor, run.constant(1.0, pair, u.positions if diagonal else u.positions + v.positions))
     if isinstance(u, Shared) and isinstance(v, Shared) and u.weight is v.weight:
         return times(run.contribution(u.weight, u.variance, 1), same_position(run, u, v, pair, diagonal))
     if isinstance(u, Tokens) and isinstance(v, Tokens) and u.weight is v.weight:
@@ -125,6 +132,10 @@ def _derivatives(run: "Evaluator", u: Field) -> Derivatives:
             )
             for name, weight in names.items()
         }
+    if isinstance(u, Stacked):
+        return _of_stack(run, u)
+    if isinstance(u, (Filtered, Dropped)):
+        return _mapped(derivatives(run, u.source), lambda d: replace(u, source=d))
     if isinstance(u, Moved):
         return _mapped(derivatives(run, u.source), lambda d: Moved(d, u.move))
     if isinstance(u, Normalised):
@@ -148,6 +159,18 @@ def _gathered(run: "Evaluator", terms: list[tuple[float, Field]], join: Callable
         for name, (weight, field) in derivatives(run, term).items():
             collected.setdefault(name, (weight, []))[1].append((scale, field))
     return {name: (weight, join(parts)) for name, (weight, parts) in collected.items()}
+
+
+def _of_stack(run: "Evaluator", u: Stacked) -> Derivatives:
+    found = [derivatives(run, part) for part in u.parts]
+    names = {name: weight for one in found for name, (weight, _) in one.items()}
+
+    def stacked(name: str) -> Field:
+        zeros = (Offset(None, 0.0, part.positions) for part in u.parts)
+        parts = tuple(one[name][1] if name in one else zero for one, zero in zip(found, zeros, strict=True))
+        return replace(u, parts=parts)
+
+    return {name: (weight, stacked(name)) for name, weight in names.items()}
 
 
 def _sloped(u: Image, inner: Field) -> Field:
