@@ -4,9 +4,10 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import wraps
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -14,6 +15,7 @@ from rich.table import Table
 
 from widthwise import studies
 from widthwise._api import forecast as run_forecast
+from widthwise.cli._kernel import kernel as kernel_command
 from widthwise.cli._study import print_study, save_study
 from widthwise.core import WidthwiseError, check_writable
 from widthwise.data import load
@@ -82,8 +84,15 @@ def _interruptible() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted: finished stages are kept, and the same command goes on from them.\n")
+        sys.stderr.write("interrupted: what is finished is kept, and the same command goes on from there.\n")
         raise typer.Exit(130) from None
+
+
+@app.command("kernel")
+@wraps(kernel_command)
+def _kernel(*arguments: Any, **options: Any) -> None:
+    with _interruptible():
+        kernel_command(*arguments, **options)
 
 
 @study_app.command("list")
