@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from widthwise.core import DataError
+from widthwise.kernels._attention import special, special_mean
 from widthwise.kernels._fields import (
     Centred,
     Concat,
@@ -23,6 +24,7 @@ from widthwise.kernels._fields import (
     Tokens,
     position_diagonal,
 )
+from widthwise.kernels._fields_attention import Attended, Gated
 from widthwise.kernels._fields_filtered import Dropped, Filtered, Tap
 from widthwise.kernels._fields_stacked import Stacked
 from widthwise.kernels._structure import Ask, assembled, norm_scale, pool, through_structure, times, total
@@ -43,6 +45,9 @@ def moment_of(run: "Evaluator", u: Field, v: Field, pair: "Pair", diagonal: bool
         return value
     if isinstance(u, Centred) or isinstance(v, Centred):
         return _centred(run, u, v, pair, diagonal)
+    done, value = special(run, run.moment, u, v, pair, diagonal, tangent=False)
+    if done:
+        return value
     if isinstance(u, Local) or isinstance(v, Local):
         return run.sampled(u, v, pair, diagonal=diagonal).value
     if isinstance(u, Image) or isinstance(v, Image):
@@ -194,6 +199,8 @@ def mean_of(run: "Evaluator", u: Field, side: int) -> Tensor | None:
         return mean(u.activation, run.variance(u.source, side))
     if isinstance(u, Inputs):
         return _features(run, u, side).mean(2).reshape(-1, *u.positions)
+    if isinstance(u, (Attended, Gated)):
+        return special_mean(run, u, side)
     if isinstance(u, Local):
         return run.sampled(u, u, "11" if side == 0 else "22", diagonal=True).mean
     assert isinstance(u, (Moved, Normalised, Gained, Centred, Dropped))

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from widthwise.kernels._affine import affine
+from widthwise.kernels._attention import special
 from widthwise.kernels._fields import (
     Centred,
     Concat,
@@ -30,6 +31,7 @@ from widthwise.kernels._fields import (
     Tokens,
     combine,
 )
+from widthwise.kernels._fields_attention import Attended, Rotated
 from widthwise.kernels._fields_filtered import Dropped, Filtered, Tap
 from widthwise.kernels._fields_stacked import Stacked
 from widthwise.kernels._moments import acts_alike, contracted, same_position, same_token
@@ -56,6 +58,9 @@ def chain_of(run: "Evaluator", u: Field, v: Field, pair: "Pair", diagonal: bool)
     if isinstance(u, Centred) or isinstance(v, Centred):
         a, b = (f.source if isinstance(f, Centred) else f for f in (u, v))
         return run.chain(a, b, pair, diagonal=diagonal)
+    done, value = special(run, run.chain, u, v, pair, diagonal, tangent=True)
+    if done:
+        return value
     if isinstance(u, Local) or isinstance(v, Local):
         return run.sampled(u, v, pair, diagonal=diagonal).chain
     if isinstance(u, Image) or isinstance(v, Image):
@@ -142,6 +147,10 @@ def _derivatives(run: "Evaluator", u: Field) -> Derivatives:
         return _mapped(derivatives(run, u.source), lambda d: Normalised(d, u.statistic, u.eps, u.pooled))
     if isinstance(u, Centred):
         return derivatives(run, u.source)
+    if isinstance(u, Attended):
+        return _mapped(derivatives(run, u.value), lambda d: replace(u, value=d))
+    if isinstance(u, Rotated):
+        return _mapped(derivatives(run, u.source), lambda d: replace(u, source=d))
     if isinstance(u, Image):
         return _mapped(derivatives(run, u.source), lambda d: _sloped(u, d))
     if isinstance(u, Local):
