@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from widthwise.kernels._checks import check_contracted
-from widthwise.kernels._fields import Field, Inputs, Product, Tokens, combine
+from widthwise.kernels._fields import Field, Inputs, Offset, Product, Tokens, combine
 from widthwise.kernels._lowering import Concrete, Lowered, Lowering, Scales, Transposed, position_sizes, rule
 from widthwise.kernels._positions import convolved, flattened, patches, pointwise
 from widthwise.program import Node, Ref, Weight, axis_size
@@ -26,8 +26,11 @@ def contract_last_axis(run: Lowering, node: Node, operand: Ref, matrix: Any, *, 
         raise run.refuse(node, "its matrix is computed, not a parameter (attention comes with a later version)")
     axes = run.axes(operand)
     fan_in = axis_size(axes[-1])
-    if isinstance(run.value(operand), Concrete):
-        field: Field = run.inputs(operand, (len(axes) - 1,), node)
+    if run.is_zero(operand):
+        field: Field = Offset(None, 0.0, position_sizes(axes[:-1]))
+        contraction = pointwise(field.positions)
+    elif isinstance(run.value(operand), Concrete):
+        field = run.inputs(operand, (len(axes) - 1,), node)
         contraction = pointwise(field.positions)
     else:
         field = run.field(operand, node)
@@ -36,9 +39,15 @@ def contract_last_axis(run: Lowering, node: Node, operand: Ref, matrix: Any, *, 
         gone = (False,) * (len(field.positions) - last) + (True,) * last
         layout = tuple((factor.kind, factor.size) for factor in axes[-1])
         contraction = flattened(field.positions, gone, layout) if last else pointwise(field.positions)
-    run.used(value, (rows_are_outputs or len(value.shape) == 1, contraction.key), node)
+    way = (rows_are_outputs or len(value.shape) == 1, contraction.key)
+    run.used(value, way, node)
     run.rules[node.name] = "exact"
-    return Product(value, run.matrix(value, fan_in, node), fan_in, field, contraction)
+    variance = run.matrix(value, fan_in, node)
+    transposed = way != run.uses[value.name]
+    if transposed and Scales.pick(run.scales.weight_std, value.name) is not None:
+        variance = variance * fan_in / (value.value.numel() / fan_in)
+    gaussian = value.name not in run.transposes  # a transpose adds what the matrix has been multiplied with
+    return Product(value, variance, fan_in, field, contraction, gaussian, transposed)
 
 
 @rule("aten.linear.default")
