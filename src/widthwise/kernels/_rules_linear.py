@@ -110,7 +110,7 @@ def convolution(run: Lowering, node: Node) -> Lowered:
         def read(tensor: Tensor) -> Tensor:
             return patches(tensor, kernel, stride, padding, dilation)[0]
 
-        field, contraction = Inputs(operand.name, read, positions), pointwise(positions, ("patches",))
+        field, contraction = Inputs(operand.name, read, positions), pointwise(positions, ("patches", *way[1:]))
     else:
         field = run.field(operand, node)
         check_contracted(run, node, axes, 1)
