@@ -75,15 +75,18 @@ def check_storage(weights: Iterable[Weight]) -> None:
 
 
 def check_inputs(program: Program, needed: set[str]) -> None:
-    """The output has to depend on exactly one input.
+    """The output has to depend on inputs that all have the batch in front.
 
     Raises:
-        UnsupportedOperation: it depends on none or several.
+        UnsupportedOperation: it depends on none, or on one without a batch.
     """
     used = [name for name in program.inputs if name in needed]
-    if len(used) != 1 or used[0] != program.inputs[0]:
-        names = ", ".join(used) or "none"
-        raise UnsupportedOperation("input", "", f"the output depends on inputs {names}, not on the first one alone")
+    if not used:
+        raise UnsupportedOperation("input", "", "the output depends on no input")
+    for name in used:
+        axes = program.node(name).axes
+        if not axes or all(factor.kind is not AxisKind.BATCH for factor in axes[0]):
+            raise UnsupportedOperation("input", "", f"input {name} has no batch axis in front")
 
 
 def check_gradient_independence(program: Program, output: Field) -> None:

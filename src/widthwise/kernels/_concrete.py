@@ -8,6 +8,7 @@ from torch import Tensor
 from widthwise.core import ModelError, UnsupportedOperation
 from widthwise.program import AxisKind, Node, Program, Ref
 
+CREATIONS = ("aten.arange.default", "aten.zeros.default", "aten.ones.default", "aten.full.default")
 RESHAPES = ("aten.view.default", "aten.reshape.default", "aten.expand.default", "aten._unsafe_view.default")
 
 
@@ -24,13 +25,37 @@ def run_concrete(program: Program, nodes: list[Node], inputs: dict[str, Tensor])
             values[node.name] = _checked(node, inputs[node.name])
         elif node.kind == "constant":
             values[node.name] = _like(node.value, next(iter(inputs.values())))
+    batched = set(inputs)
     with torch.no_grad():
         for node in nodes:
-            args, kwargs = _resolve(node.args, values), _resolve(node.kwargs, values)
-            if node.op in RESHAPES and node.shape is not None and node.axes is not None:
-                args = [args[0], _rebatched(node, batch)]
-            values[node.name] = _run(node, args, kwargs)
+            if any(ref.name in batched for ref in node.refs):
+                batched.add(node.name)
+                operands = values | {ref.name: _grown(program, ref.name, values, batched, batch) for ref in node.refs}
+                values[node.name] = _at_batch(node, operands, batch)
+            else:  # a constant keeps the size that it was traced with
+                values[node.name] = _run(node, _resolve(node.args, values), _resolve(node.kwargs, values))
     return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+
+
+def _at_batch(node: Node, values: dict[str, Any], batch: int) -> Any:
+    """The result of an operation, with the batch at hand in place of the traced one in sizes that it is given."""
+    args, kwargs = _resolve(node.args, values), _resolve(node.kwargs, values)
+    if node.op in RESHAPES and node.shape is not None and node.axes is not None:
+        args = [args[0], _rebatched(node, batch)]
+    elif node.op in CREATIONS and node.axes is not None:
+        args = [_rebatched(node, batch)[0] if node.op == "aten.arange.default" else _rebatched(node, batch), *args[1:]]
+    return _run(node, args, kwargs)
+
+
+def _grown(program: Program, name: str, values: dict[str, Any], batched: set[str], batch: int) -> Any:
+    """A value as an operation on data needs it: constants along the batch are made anew for the batch at hand."""
+    node = program.node(name)
+    if name in batched or node.kind != "op" or node.axes is None:
+        return values[name]
+    if not any(factor.kind is AxisKind.BATCH for axis in node.axes for factor in axis):
+        return values[name]
+    operands = {ref.name: _grown(program, ref.name, values, batched, batch) for ref in node.refs}
+    return _at_batch(node, operands, batch)
 
 
 def constant_of(program: Program, node: Node) -> Any:

@@ -10,11 +10,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from widthwise.core import DataError, UnsupportedOperation, Value, available_bytes, progress
+from widthwise.kernels import _rules_attention, _rules_gates, _rules_readout, _rules_statistics  # noqa: F401
 from widthwise.kernels import _rules_linear, _rules_norm, _rules_pointwise, _rules_shape  # noqa: F401 (registers rules)
 from widthwise.kernels._checks import check_gradient_independence
 from widthwise.kernels._concrete import check_examples_apart, run_concrete
 from widthwise.kernels._evaluator import Contribution, Evaluator
 from widthwise.kernels._fields import Concat, Field, Image, Local, Moved, Product, Sum
+from widthwise.kernels._fields_attention import Attended
 from widthwise.kernels._lowering import Concrete, Lowering, Override, Scales
 from widthwise.program import Program
 
@@ -226,7 +228,7 @@ def _tile(run: Evaluator, what: str, field: Field, rows: int, columns: int) -> T
 def rule_mixes(value: object) -> bool:
     """Whether a lowered value is a position map that is no copy of positions."""
     parts = value.parts if isinstance(value, Concat) else (value,)
-    return any(isinstance(part, Moved) and not part.move.gathers for part in parts)
+    return any(isinstance(part, Attended) or isinstance(part, Moved) and not part.move.gathers for part in parts)
 
 
 def infinite(

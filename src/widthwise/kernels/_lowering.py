@@ -15,6 +15,7 @@ from widthwise.core import UnsupportedOperation
 from widthwise.kernels._checks import check_field, check_inputs, check_storage, coordinates
 from widthwise.kernels._concrete import constant_of
 from widthwise.kernels._fields import Field, Inputs, Offset, Shared, Sizes, combine
+from widthwise.kernels._pieces import Pieces
 from widthwise.kernels._positions import broadcast
 from widthwise.program import Axis, AxisKind, Node, Program, Ref, Role, Weight
 
@@ -126,6 +127,7 @@ class Lowering:
         rules: how each node was read.
         uses: how each matrix is used; one matrix has to be used in one way, or in that and its transpose if samples
             of one coordinate are to give the kernels.
+        pieces: fields that are cut out of others.
         sampling: whether they are.
         transposes: names of the matrices that are also used transposed.
     """
@@ -138,6 +140,7 @@ class Lowering:
     rules: dict[str, str] = field(default_factory=dict)
     weights: dict[str, Weight] = field(default_factory=dict)
     uses: dict[str, tuple] = field(default_factory=dict)
+    pieces: Pieces = field(default_factory=Pieces)
     sampling: bool = False
     transposes: set[str] = field(default_factory=set)
 

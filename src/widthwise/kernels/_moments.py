@@ -159,7 +159,7 @@ def _indices(run: "Evaluator", u: Tokens, side: int) -> Tensor:
         worst = int(indices.min()) if bool((indices < 0).any()) else int(indices.max())
         raise DataError(f"token {worst} is not in table {u.weight.name} of {table} rows; give tokens 0 to {table - 1}.")
     indices = indices.reshape(-1, *u.positions)
-    return indices if u.batched else indices.expand(run.count(side), *u.positions)
+    return indices if u.batched else indices[:1].expand(run.count(side), *u.positions)
 
 
 def _features(run: "Evaluator", u: Inputs, side: int) -> Tensor:

@@ -1,0 +1,97 @@
+"""Slices of coordinates: other rows of a random matrix are independent copies of the same law."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from widthwise.kernels._affine import affine
+from widthwise.kernels._fields import (
+    Centred,
+    Concat,
+    Field,
+    Gained,
+    Image,
+    Local,
+    Moved,
+    Normalised,
+    Offset,
+    Product,
+    Shared,
+    Sum,
+    Tokens,
+    combine,
+)
+from widthwise.kernels._fields_stacked import Stacked
+from widthwise.program import Weight
+
+
+class NoPiece(Exception):
+    """The field's coordinates are not of one law, or depend on each other."""
+
+
+class Pieces:
+    """Cuts fields along their coordinates, and gives the same field for the same cut."""
+
+    def __init__(self) -> None:
+        self.fields: dict[tuple[int, bytes], tuple[Field, Field]] = {}
+        self.weights: dict[tuple[int, bytes], Weight] = {}
+        self.rows: dict[int, tuple[Weight, Tensor]] = {}  # id of a cut weight -> the weight that it is cut from, rows
+
+    def cut(self, field: Field, index: Tensor) -> Field:
+        """The coordinates `index` of a field.
+
+        Raises:
+            NoPiece: its coordinates are not many of one law.
+        """
+        key = (id(field), index.numpy().tobytes())
+        if key not in self.fields:
+            self.fields[key] = (field, self._cut(field, index))
+        return self.fields[key][1]
+
+    def _cut(self, field: Field, index: Tensor) -> Field:
+        if isinstance(field, Sum):
+            return combine([(scale, self.cut(term, index)) for scale, term in field.terms])
+        if isinstance(field, (Product, Shared, Tokens)):
+            return replace(field, weight=self.weight(field.weight, index))
+        if isinstance(field, Offset):
+            return field if field.weight is None else replace(field, weight=self.weight(field.weight, index))
+        if isinstance(field, Gained):
+            return replace(field, source=self.cut(field.source, index), weight=self.weight(field.weight, index))
+        if isinstance(field, (Moved, Normalised, Centred, Image)):
+            return replace(field, source=self.cut(field.source, index))
+        if isinstance(field, Local):
+            return replace(field, sources=tuple(self.cut(source, index) for source in field.sources))
+        if isinstance(field, Stacked):
+            return replace(field, parts=tuple(self.cut(part, index) for part in field.parts))
+        raise NoPiece(type(field).__name__)
+
+    def weight(self, weight: Weight, index: Tensor) -> Weight:
+        """The rows `index` of a weight, under a name of their own: one object for the same rows."""
+        base, rows = self.rows.get(id(weight), (weight, None))
+        rows = index if rows is None else rows[index]
+        key = (id(base), rows.numpy().tobytes())
+        if key not in self.weights:
+            name = f"{base.name}[{int(rows[0])}:{int(rows[-1]) + 1}:{len(self.weights)}]"
+            self.weights[key] = replace(base, name=name)
+            self.rows[id(self.weights[key])] = (base, rows)
+        return self.weights[key]
+
+
+def chosen(sizes: tuple[int, ...], axis: int, entries: range) -> Tensor:
+    """Flat indices of some entries along one axis of coordinates of these sizes."""
+    whole = torch.arange(torch.Size(sizes).numel()).reshape(sizes)
+    return whole.index_select(axis, torch.tensor(list(entries))).reshape(-1)
+
+
+def turned_halves(field: Field, other: Field, first: Field, second: Field) -> bool:
+    """Whether `other` is the halves of `field` swapped, ``[-second, first]`` (as rotary positions write it)."""
+    if not isinstance(other, Concat) or len(other.parts) != 2 or other.fractions[0] != other.fractions[1]:
+        return False
+    return _same(other.parts[0], combine([(-1.0, second)])) and _same(other.parts[1], first)
+
+
+def _same(one: Field, other: Field) -> bool:
+    if isinstance(one, Sum) and isinstance(other, Sum):
+        return [(scale, id(term)) for scale, term in one.terms] == [(scale, id(term)) for scale, term in other.terms]
+    return affine(one) == affine(other)
