@@ -1,0 +1,389 @@
+"""The second interpreter of fields: every field as samples of one coordinate, at all inputs and positions at once.
+
+Where the `Evaluator` asks for moments of pairs, this keeps ``M`` samples of each field and of its derivative along one
+random direction of the trained parameters. The tangent kernel is the second moment of that derivative: with a matrix W
+goes a second random matrix, its derivative, and ``d(W h) = dW h + W dh`` is one more line of the same program, so that
+no backward pass is needed ("coordinate Monte Carlo", section 2.9 of the tensor-programs sheet).
+"""
+
+from collections.abc import Callable
+from functools import singledispatchmethod
+from math import prod
+
+import torch
+from torch import Tensor
+
+from widthwise.core import UnsupportedOperation, derived_seed
+from widthwise.kernels._affine import constant_part
+from widthwise.kernels._coordinates_matrices import Acting, Blocks, NoTranspose, RandomMatrix, Track, moments
+from widthwise.kernels._fields import (
+    Centred,
+    Concat,
+    Field,
+    Gained,
+    Image,
+    Inputs,
+    Local,
+    Moved,
+    Normalised,
+    Offset,
+    Product,
+    Shared,
+    Sizes,
+    Sum,
+    Tokens,
+)
+from widthwise.kernels._fields_joint import Averaged, Joint
+from widthwise.kernels._walks import in_order, operands
+from widthwise.program import Weight
+
+Contribution = Callable[[Weight, float, int], float]
+
+MOST_DIMENSIONS = 4096
+"""Of quasi-random points; further ones are pseudo-random."""
+
+POOL_NUMBERS = 1 << 25
+
+
+class Coordinates:
+    """One set of samples for a tile of inputs.
+
+    Args:
+        data: value of every data node, the inputs of both sides one after the other.
+        batches: sizes of the batches that these inputs form (they matter where examples are joined).
+        contribution: how much a trained parameter adds to the tangent kernel.
+        samples: M; a power of two keeps the quasi-random points balanced.
+        tangents: whether derivatives are wanted.
+    """
+
+    def __init__(
+        self,
+        data: dict[str, Tensor],
+        batches: tuple[int, ...],
+        contribution: Contribution,
+        *,
+        samples: int,
+        seed: int,
+        tangents: bool = True,
+        dtype: torch.dtype = torch.float64,
+    ) -> None:
+        self.data = data
+        self.batches = batches
+        self.count = sum(batches)
+        self.contribution = contribution
+        self.samples = samples
+        self.tangents = tangents
+        self.dtype = dtype
+        self.mixing = False
+        self.values: dict[int, Track | Blocks] = {}
+        self.squares: dict[int, Tensor] = {}  # id of a field -> its mean square at each input and position
+        self.reused: set[str] = set()
+        self.matrices: dict[str, RandomMatrix] = {}
+        self._vectors: dict[tuple, Tensor] = {}
+        self._seed = seed
+        self._draws = 0
+        self._pool: Tensor | None = None
+        self._taken = 0
+
+    # -- random numbers ----------------------------------------------------------------------------------------------
+
+    def normals(self, count: int) -> Tensor:
+        """Fresh standard normal coordinates, ``[M, count]``: the next ones of a scrambled Sobol sequence.
+
+        Where one sequence would be too long, each call has its own, in a random order.
+        """
+        if self._pool is not None and self._taken + count <= self._pool.shape[1]:
+            self._taken += count
+            return self._pool[:, self._taken - count : self._taken]
+        self._draws += 1
+        seed = derived_seed(self._seed, "coordinates", self._draws) >> 1
+        shuffle = torch.Generator().manual_seed(seed)
+        low = min(count, MOST_DIMENSIONS)
+        points = _sobol(low, self.samples, seed)[torch.randperm(self.samples, generator=shuffle)]
+        if low < count:
+            rest = torch.randn(self.samples, count - low, generator=shuffle, dtype=torch.float64)
+            points = torch.cat([points, rest], 1)
+        return points.to(self.dtype)
+
+    def _open_pool(self, fields: list[Field]) -> None:
+        """One Sobol sequence for all that is random, if it is not too long."""
+        sites = sum(prod(one.positions) for one in fields if isinstance(one, (Product, Shared, Tokens, Gained, Offset)))
+        dimensions = (2 if self.tangents else 1) * self.count * sites
+        if self._pool is None and dimensions <= MOST_DIMENSIONS and dimensions * self.samples <= POOL_NUMBERS:
+            seed = derived_seed(self._seed, "coordinates") >> 1
+            self._pool = _sobol(max(1, dimensions), self.samples, seed).to(self.dtype)
+
+    def vector(self, name: str, what: str, shape: Sizes) -> Tensor:
+        """Standard normal entries of a parameter vector, or of its derivative: ``[M, *shape]``, the same when asked
+        again."""
+        key = (name, what)
+        if key not in self._vectors:
+            self._vectors[key] = self.normals(prod(shape)).reshape(self.samples, *shape)
+        return self._vectors[key]
+
+    # -- fields ------------------------------------------------------------------------------------------------------
+
+    def evaluate(self, fields: list[Field], *, keep_all: bool = False) -> None:
+        """Draw samples of fields and of all that they depend on, in order; what is no longer needed is dropped.
+
+        Raises:
+            UnsupportedOperation: samples of one coordinate cannot show a field.
+        """
+        order = list({id(one): one for field in fields for one in in_order(field)}.values())
+        self._open_pool(order)
+        self.mixing |= any(isinstance(one, Joint) and one.over_batch for one in order)
+        used: dict[str, int] = {}
+        for one in order:
+            if isinstance(one, Product):
+                used[one.weight.name] = used.get(one.weight.name, 0) + 1
+        self.reused |= {name for name, count in used.items() if count > 1}
+        last = {id(part): i for i, one in enumerate(order) for part in operands(one)}
+        kept = {id(field) for field in fields}
+        for i, one in enumerate(order):
+            if id(one) not in self.values:
+                try:
+                    self.values[id(one)] = self.draw(one)
+                except NoTranspose as reason:
+                    raise UnsupportedOperation("matmul", _place(one), str(reason)) from None
+                self.squares[id(one)] = _square(self.values[id(one)])
+            for part in operands(one):
+                if last[id(part)] == i and id(part) not in kept and not keep_all:
+                    self.values.pop(id(part), None)
+
+    def of(self, field: Field) -> Track | Blocks:
+        """A field's samples."""
+        if id(field) not in self.values:
+            self.evaluate([field])
+        return self.values[id(field)]
+
+    def track(self, field: Field) -> Track:
+        """The samples of a field that is not a concatenation."""
+        value = self.values[id(field)]
+        if isinstance(value, Blocks):
+            raise UnsupportedOperation("cat", "", "a function of concatenated coordinates has no rule here")
+        return value
+
+    @singledispatchmethod
+    def draw(self, field: Field) -> Track | Blocks:
+        """Samples of a field from those of what it is made from; one rule for each kind of field."""
+        raise UnsupportedOperation(type(field).__name__, "", "samples of one coordinate cannot show it")
+
+    @draw.register
+    def _(self, field: Inputs) -> Track:
+        """Coordinates of data are its features: each is shown equally often."""
+        features = field.read(self.data[field.node].to(self.dtype))
+        shuffle = torch.Generator().manual_seed(derived_seed(self._seed, "features"))
+        chosen = torch.arange(self.samples)[torch.randperm(self.samples, generator=shuffle)] % features.shape[2]
+        return Track(features[..., chosen].movedim(2, 0).reshape(self.samples, -1, *field.positions), None, features)
+
+    @draw.register
+    def _(self, field: Tokens) -> Track:
+        indices = self.data[field.node]
+        known = indices.unique()
+        tables = []
+        for what in ("value", "tangent"):
+            columns = [self.vector(f"{field.weight.name}[{token}]", what, (1,)) for token in known.tolist()]
+            tables.append(torch.cat(columns, 1) * (known != field.padding))
+        placed = torch.searchsorted(known, indices).reshape(-1, *field.positions)
+        placed = placed if field.batched else placed.expand(self.count, *field.positions)
+        factor = self.contribution(field.weight, float(field.variance), 1) if self.tangents else 0.0
+        value, tangent = (table[:, placed] for table in tables)
+        return Track(value * float(field.variance) ** 0.5, tangent * factor**0.5 if factor else None)
+
+    @draw.register
+    def _(self, field: Shared) -> Track:
+        entries = self._spread(field, "value") * float(field.variance) ** 0.5
+        return Track(entries, self._parameter(field, float(field.variance)))
+
+    @draw.register
+    def _(self, field: Offset) -> Track:
+        shape = (self.samples, self.count, *field.positions)
+        return Track(torch.full(shape, field.value, dtype=self.dtype), self._parameter(field, 0.0))
+
+    def _parameter(self, field: Shared | Offset, variance: float) -> Tensor | None:
+        if field.weight is None or not self.tangents:
+            return None
+        factor = self.contribution(field.weight, variance, 1)
+        return self._spread(field, "tangent") * factor**0.5 if factor else None
+
+    def _spread(self, field: Shared | Offset, what: str) -> Tensor:
+        assert field.weight is not None
+        own = tuple(size for size, here in zip(field.positions, field.own, strict=True) if here)
+        shape = tuple(size if here else 1 for size, here in zip(field.positions, field.own, strict=True))
+        entries = self.vector(field.weight.name, what, own).reshape(self.samples, 1, *shape)
+        return entries.expand(self.samples, self.count, *field.positions)
+
+    @draw.register
+    def _(self, field: Product) -> Track:
+        matrix = self.matrix(field.weight)
+        keep = field.weight.name in self.reused
+        return matrix.multiply(self.values[id(field.source)], self.acting(field), tangents=self.tangents, keep=keep)
+
+    def matrix(self, weight: Weight) -> RandomMatrix:
+        """All that is known of a matrix."""
+        return self.matrices.setdefault(weight.name, RandomMatrix(self.normals, self.mixing))
+
+    def acting(self, field: Product) -> Acting:
+        """How a product's matrix acts on mean products."""
+        contraction = field.contraction
+        diagonal = contraction.needs_diagonal_only or not field.source.positions
+        variance = float(field.variance)
+        return Acting(
+            field.transposed,
+            variance,
+            self.contribution(field.weight, variance, field.contracted) if self.tangents else 0.0,
+            contraction.diagonal if diagonal else contraction.full,
+            contraction.positions,
+            contraction.key[0] == "pointwise",
+            diagonal,
+        )
+
+    @draw.register
+    def _(self, field: Sum) -> Track:
+        tracks = [(scale, self.track(term)) for scale, term in field.terms]
+        value = sum((scale * track.value for scale, track in tracks[1:]), tracks[0][0] * tracks[0][1].value)
+        tangents = [scale * track.tangent for scale, track in tracks if track.tangent is not None]
+        return Track(value, sum(tangents[1:], tangents[0]) if tangents else None)
+
+    @draw.register
+    def _(self, field: Moved) -> Track:
+        source = self.track(field.source)
+        return self._linear(source, lambda x: field.move.apply(x.flatten(0, 1)).unflatten(0, x.shape[:2]))
+
+    def _linear(self, source: Track, change: Callable[[Tensor], Tensor]) -> Track:
+        return Track(change(source.value), None if source.tangent is None else change(source.tangent))
+
+    @draw.register
+    def _(self, field: Normalised) -> Track:
+        """Statistics are means over coordinates: numbers, whose derivative vanishes by symmetry."""
+        scale = self.norm_scale(field)
+        return self._linear(self.track(field.source), lambda x: x * scale)
+
+    def norm_scale(self, field: Normalised) -> Tensor:
+        """``1 / sqrt(E statistic^2 + eps)``, ``[n, *P]`` or, pooled, ``[n, 1, ...]``."""
+        statistic = self.values[id(field.statistic)]
+        parts = statistic.parts if isinstance(statistic, Blocks) else (statistic,)
+        shares = statistic.fractions if isinstance(statistic, Blocks) else (1.0,)
+        power = sum(share * part.value.square().mean(0) for share, part in zip(shares, parts, strict=True))
+        return torch.rsqrt(self.pooled(power, field.pooled) + field.eps)  # type: ignore[arg-type]
+
+    @staticmethod
+    def pooled(means: Tensor, over_positions: bool) -> Tensor:
+        """``[n, *P]``, or its mean over positions ``[n, 1, ...]``."""
+        positions = tuple(range(1, means.dim()))
+        return means.mean(positions, keepdim=True) if over_positions and positions else means
+
+    @draw.register
+    def _(self, field: Centred) -> Track:
+        source = self.track(field.source)
+        if field.gaussian:
+            return Track(source.value - (constant_part(field.source) or 0.0), source.tangent)
+        return Track(source.value - self.pooled(source.value.mean(0), field.pooled), source.tangent)
+
+    @draw.register
+    def _(self, field: Gained) -> Track:
+        source = self.track(field.source)
+        tangent = None if source.tangent is None else field.value * source.tangent
+        factor = self.contribution(field.weight, 0.0, 1) if self.tangents else 0.0
+        if factor:
+            entry = self.vector(field.weight.name, "tangent", (1,)) * factor**0.5
+            own = source.value * entry.reshape(-1, *(1,) * (source.value.dim() - 1))
+            tangent = own if tangent is None else tangent + own
+        return Track(field.value * source.value, tangent)
+
+    @draw.register
+    def _(self, field: Image) -> Track:
+        source = self.track(field.source)
+        slope = None if source.tangent is None else field.activation.derivative(source.value) * source.tangent
+        return Track(field.activation.function(source.value), slope)
+
+    @draw.register
+    def _(self, field: Local) -> Track:
+        return self._function(field.function, [self.track(source) for source in field.sources])
+
+    @draw.register
+    def _(self, field: Joint) -> Track:
+        return self._function(self.over_samples(field), [self.track(source) for source in field.sources])
+
+    def over_samples(self, field: Joint) -> Callable[..., Tensor]:
+        """A joint function on ``[M, n, *P]``: each batch on its own, or all examples alike."""
+
+        def each_batch(*values: Tensor) -> Tensor:
+            split = [value.split(self.batches, 1) for value in values]
+            return torch.cat([field.function(*batch) for batch in zip(*split, strict=True)], 1)
+
+        def each_example(*values: Tensor) -> Tensor:
+            lead = values[0].shape[:2]
+            return field.function(*(value.flatten(0, 1) for value in values)).unflatten(0, lead)
+
+        return each_batch if field.over_batch else each_example
+
+    def _function(self, function: Callable[..., Tensor], tracks: list[Track]) -> Track:
+        values = tuple(track.value for track in tracks)
+        if all(track.tangent is None for track in tracks):
+            return Track(function(*values))
+        slopes = tuple(torch.zeros_like(t.value) if t.tangent is None else t.tangent for t in tracks)
+        return Track(*torch.func.jvp(function, values, slopes))
+
+    @draw.register
+    def _(self, field: Concat) -> Blocks:
+        return Blocks(tuple(self.track(part) for part in field.parts), field.fractions)
+
+    @draw.register
+    def _(self, field: Averaged) -> Track:
+        """One number for each input; its derivative is of another order, and left to the backward pass."""
+        source = self.track(field.source)
+        return Track((field.scale * source.value.mean(0)).expand(self.samples, *source.value.shape[1:]))
+
+    # -- results -----------------------------------------------------------------------------------------------------
+
+    def gram(self, u: Field, v: Field, *, tangent: bool) -> Tensor | None:
+        """Mean product of two fields (or of their derivatives) at equal positions, ``[n * n, *P]``; None for zero.
+
+        Readouts are not sampled: their mean product is that of what they contract.
+        """
+        if isinstance(u, Sum) or isinstance(v, Sum):
+            return self._bilinear(u, v, tangent)
+        if isinstance(u, Product) and isinstance(v, Product) and not self._transposes():
+            if u.weight is not v.weight:
+                return None
+            act = self.acting(u)
+            return self._read_out(self.of(u.source), self.of(v.source), u, act, tangent)
+        if u.gaussian and v.gaussian and not self._transposes() and isinstance(u, Product) != isinstance(v, Product):
+            return None
+        return moments(self.of(u), self.of(v), tangent=tangent, diagonal=True)
+
+    def _transposes(self) -> bool:
+        return any(len(matrix.uses[True]) for matrix in self.matrices.values())
+
+    def _bilinear(self, u: Field, v: Field, tangent: bool) -> Tensor | None:
+        left, right = (f.terms if isinstance(f, Sum) else ((1.0, f),) for f in (u, v))
+        total = None
+        for a, first in left:
+            for b, second in right:
+                term = self.gram(first, second, tangent=tangent)
+                if term is not None:
+                    total = a * b * term if total is None else total + a * b * term
+        return total
+
+    def _read_out(self, a: Track | Blocks, b: Track | Blocks, u: Product, act: Acting, tangent: bool) -> Tensor | None:
+        primal = moments(a, b, diagonal=True)
+        found = [(act.trained if tangent else act.variance, primal)]
+        if tangent:
+            found.append((act.variance, moments(a, b, tangent=True, diagonal=True)))
+        terms = [scale * u.contraction.diagonal(moment) for scale, moment in found if moment is not None and scale]
+        return sum(terms[1:], terms[0]) if terms else None
+
+
+def _sobol(dimensions: int, samples: int, seed: int) -> Tensor:
+    engine = torch.quasirandom.SobolEngine(dimensions, scramble=True, seed=seed)
+    return torch.special.ndtri(engine.draw(samples, dtype=torch.float64).clamp(1e-12, 1 - 1e-12))
+
+
+def _square(value: Track | Blocks) -> Tensor:
+    parts = value.parts if isinstance(value, Blocks) else (value,)
+    return torch.cat([part.value.square().mean(0).flatten() for part in parts])
+
+
+def _place(field: Field) -> str:
+    return field.weight.module_path if isinstance(field, Product) else ""
