@@ -7,6 +7,7 @@ import torch
 from widthwise.kernels._fields import Centred, Concat, Field, Inputs, Normalised, Offset, blockwise, combine
 from widthwise.kernels._lowering import Lowered, Lowering, rule
 from widthwise.kernels._rules_pointwise import gain
+from widthwise.kernels._rules_sampled import in_batches
 from widthwise.program import AxisKind, Node, Weight, axis_size
 
 
@@ -81,10 +82,12 @@ def group_norm(run: Lowering, node: Node) -> Lowered:
 
 @rule("aten.batch_norm.default")
 def batch_norm(run: Lowering, node: Node) -> Lowered:
-    """Eval mode: a fixed affine map with the running statistics, the same for every channel at initialisation."""
+    """Eval mode: a fixed affine map with the running statistics, the same for every channel at initialisation.
+
+    Training mode: each coordinate is standardised over the batch and the positions, which only samples show."""
     source, weight, bias, mean, variance, training, _, eps = node.args[:8]
     if training:
-        raise run.refuse(node, "batch norm in training mode has no exact rule yet; trace the module in eval mode")
+        return _affine(run, node, in_batches(run, node, eps), weight, bias)
     statistics = [run.tensor(mean), run.tensor(variance)]
     if any(tensor is None or not bool((tensor == tensor.reshape(-1)[0]).all()) for tensor in statistics):
         raise run.refuse(node, "its running statistics differ between channels: the module is not at initialisation")

@@ -8,9 +8,24 @@ import torch
 
 from widthwise.kernels._affine import constant_part
 from widthwise.kernels._checks import coordinates
-from widthwise.kernels._fields import Centred, Field, Gained, Image, Local, Offset, Sum, blockwise, combine
+from widthwise.kernels._fields import (
+    Centred,
+    Field,
+    Gained,
+    Image,
+    Inputs,
+    Local,
+    Offset,
+    Product,
+    Sum,
+    blockwise,
+    combine,
+)
+from widthwise.kernels._fields_joint import Averaged
+from widthwise.kernels._fields_stacked import elementwise, together
 from widthwise.kernels._lowering import Concrete, Lowered, Lowering, constant_value, position_sizes, rule
 from widthwise.kernels._sampling import NoSamplingRule, gaussian_atoms
+from widthwise.kernels._walks import children
 from widthwise.numerics import ACTIVATIONS, Activation
 from widthwise.program import Axis, AxisKind, Node, Weight
 
@@ -116,7 +131,7 @@ def activation(run: Lowering, node: Node) -> Lowered:
     op = node.op if node.op in ELEMENTWISE else node.op.replace("_.", ".")
     phi = ELEMENTWISE[op](run, node)
     source = run.field(node.args[0], node)
-    return blockwise(lambda part: image(run, node, phi, part), source)
+    return elementwise(lambda part: image(run, node, phi, part), source)
 
 
 def image(run: Lowering, node: Node, phi: Activation, source: Field) -> Field:
@@ -159,13 +174,31 @@ def sampled(
     run: Lowering, node: Node, function: Callable[..., torch.Tensor], sources: tuple[Field, ...], name: str
 ) -> Field:
     """An elementwise function of fields that are not all Gaussian."""
-    result = Local(function, sources, name)
+    result = together(lambda *fields: Local(function, fields, name), sources)
+    run.rules[node.name] = "sampled"
+    if run.sampling:
+        check_random(run, node, sources)
+        return result
     try:
         gaussian_atoms(result)
     except NoSamplingRule as reason:
         raise run.refuse(node, f"its argument is not Gaussian and cannot be sampled ({reason} below it)") from None
-    run.rules[node.name] = "sampled"
     return result
+
+
+def check_random(run: Lowering, node: Node, sources: tuple[Field, ...]) -> None:
+    """A function of coordinates has to see wide vectors, in whose many coordinates data with few features get lost.
+
+    Raises:
+        UnsupportedOperation: data enter it without a random matrix, or an average over all coordinates does.
+    """
+    stack = list(sources)
+    while stack:
+        one = stack.pop()
+        if isinstance(one, (Inputs, Averaged)):
+            raise run.refuse(node, "it joins random coordinates with data, or with an average over coordinates")
+        if not isinstance(one, Product):
+            stack += children(one)
 
 
 @rule("aten.threshold.default")
@@ -173,7 +206,7 @@ def threshold(run: Lowering, node: Node) -> Lowered:
     if tuple(node.args[1:3]) != (0, 0):
         raise run.refuse(node, "only threshold(x, 0, 0) has a rule")
     source = run.field(node.args[0], node)
-    return blockwise(lambda part: image(run, node, ACTIVATIONS["relu"](), part), source)
+    return elementwise(lambda part: image(run, node, ACTIVATIONS["relu"](), part), source)
 
 
 def _number(run: Lowering, argument: Any) -> float | None:
