@@ -1,13 +1,10 @@
 """Finite networks against the limit: Monte Carlo over initialisations, with its standard error and its rate."""
 
-import math
-
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from tests.kernels.finite import finite_kernels, relative
+from tests.kernels.finite import agrees, finite_kernels, limit_at, slopes
 from tests.kernels.networks import (
     NETWORKS,
     Function,
@@ -18,24 +15,9 @@ from tests.kernels.networks import (
     token_positions,
     tokens,
 )
-from widthwise.core import seeded
 from widthwise.kernels import infinite
 from widthwise.kernels._fields import Local
 from widthwise.program import trace
-
-
-def limit_at(network: Network, width: int):
-    with seeded(1, "limit"):
-        module = network.build(width).eval()
-    x = network.inputs(4)
-    return infinite(trace(module, x[:2] if network.tokens else x[:2].float()), "standard"), x
-
-
-def agrees(draws: torch.Tensor, expected: torch.Tensor, bias: float) -> None:
-    """The mean over draws lies within four standard errors (Frobenius), plus a bias of order 1/width."""
-    error = float((draws.std(0) / len(draws) ** 0.5).norm() / expected.norm())
-    assert relative(draws.mean(0), expected) < 4 * error + bias
-    assert error < 0.06
 
 
 @pytest.mark.slow
@@ -119,39 +101,13 @@ def test_tangent_kernel_of_one_parameter(name):
     agrees(tangents, limit(x).ntk, 3 / width)
 
 
-def hidden_only(build):
-    """The network with nothing trained but its square matrices: in the standard parametrization their terms of the
-    tangent kernel grow like the width and those of the others do not, so that only a part has one power law."""
-
-    def made(width: int) -> nn.Module:
-        net = build(width)
-        for parameter in net.parameters():
-            parameter.requires_grad_(parameter.dim() > 1 and set(parameter.shape[:2]) == {width})
-        return net
-
-    return made
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["mlp", "cnn2d", "postactivation", "layer norm", "tokens"])
 def test_error_falls_like_the_root_of_the_width(name):
     """From width 64 on: below, the corrections of order 1/width to the squared error are not small."""
-    base, widths, draws = NETWORKS[name], (64, 128, 256, 512), 40
-    network = Network(hidden_only(base.build), base.shape, base.tokens)
-    errors = []
-    for width in widths if name != "cnn2d" else widths[:3]:
-        limit, x = limit_at(network, width)
-        expected = (limit.feature_kernel(x), limit(x).ntk)
-        found = finite_kernels(network.build, x, width, draws)
-        errors.append([[relative(one, e) ** 2 for one in f] for f, e in zip(found, expected, strict=True)])
-    squares = np.array(errors)  # [widths, kinds, draws]
-    logs = np.log(widths[: len(squares)]) - np.mean(np.log(widths[: len(squares)]))
-    weights = logs / (logs**2).sum()
-    for kind in range(2):
-        mean, scatter = squares[:, kind].mean(1), squares[:, kind].std(1, ddof=1)
-        slope = float(weights @ np.log(mean)) / 2
-        error = math.sqrt(float((weights**2) @ (scatter / mean) ** 2 / draws)) / 2
-        assert abs(slope + 0.5) < 3 * error, (kind, slope, error)
+    widths = (64, 128, 256, 512)
+    for slope, error in slopes(NETWORKS[name], widths if name != "cnn2d" else widths[:3], 40):
+        assert abs(slope + 0.5) < 3 * error, (slope, error)
         assert error < 0.15
 
 

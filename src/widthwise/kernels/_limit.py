@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from jaxtyping import Float
@@ -11,16 +11,25 @@ from torch import Tensor
 
 from widthwise.core import DataError, UnsupportedOperation, Value, available_bytes, progress
 from widthwise.kernels import _rules_attention, _rules_gates, _rules_readout, _rules_statistics  # noqa: F401
-from widthwise.kernels import _rules_linear, _rules_norm, _rules_pointwise, _rules_shape  # noqa: F401 (registers rules)
+from widthwise.kernels import (  # noqa: F401 (they register rules)
+    _rules_blocks,
+    _rules_linear,
+    _rules_norm,
+    _rules_pointwise,
+    _rules_recurrent,
+    _rules_shape,
+)
 from widthwise.kernels._checks import check_gradient_independence
 from widthwise.kernels._concrete import check_examples_apart, run_concrete
+from widthwise.kernels._coordinates import Estimate, SampledKernels, Sampler, sampled_grams
 from widthwise.kernels._evaluator import Contribution, Evaluator
 from widthwise.kernels._fields import Concat, Field, Image, Local, Moved, Product, Sum
 from widthwise.kernels._fields_attention import Attended
-from widthwise.kernels._lowering import Concrete, Lowering, Override, Scales
+from widthwise.kernels._lowering import Concrete, Lowering, Override, Scales, Several
 from widthwise.program import Program
 
 Parametrization = Literal["ntk", "plain", "standard"]
+Method = Literal["auto", "exact", "sampled"]
 
 TILE_BYTES = 1 << 28
 
@@ -64,13 +73,26 @@ def contribution_of(parametrization: Parametrization) -> Contribution:
 class Limit:
     """A network's infinite-width limit; call it on inputs to get its kernels. Made by `infinite`."""
 
-    def __init__(self, program: Program, lowering: Lowering, output: Field, parametrization: Parametrization) -> None:
+    def __init__(
+        self,
+        program: Program,
+        lowering: Lowering,
+        output: Field,
+        parametrization: Parametrization,
+        rtol: float = 1e-2,
+    ) -> None:
         self.program = program
         self.parametrization = parametrization
         self.output = output
         self._lowering = lowering
         self._contribution = contribution_of(parametrization)
         self._errors: dict[int, float] = {}
+        self._sampler = Sampler(self._contribution, rtol) if lowering.sampling else None
+
+    @property
+    def method(self) -> str:
+        """``"exact"``: the covariance recursion, node by node; ``"sampled"``: samples of one coordinate."""
+        return "exact" if self._sampler is None else "sampled"
 
     @property
     def certificate(self) -> tuple[CertificateRow, ...]:
@@ -81,9 +103,11 @@ class Limit:
             rule = self._lowering.rules.get(node.name)
             if rule is not None:
                 value = self._lowering.values[node.name]
-                own = {id(part) for part in (value.parts if isinstance(value, Concat) else (value,))} - seen
+                own = {id(part) for part in _parts(value)} - seen
                 error = max((self._errors.get(key, 0.0) for key in own), default=0.0)
                 seen |= own
+                if self._sampler is not None and rule != "concrete":
+                    rule = rule if "transposes" in rule else "sampled"
                 rule = "quadrature" if rule == "exact" and error else rule
                 rows.append(CertificateRow(node.name, node.op, node.module_path, rule, error))
         return tuple(rows)
@@ -177,6 +201,8 @@ class Limit:
         self, x1: Tensor, x2: Tensor | None, wanted: Sequence[tuple[str, Field]], dtype: torch.dtype, show: bool
     ) -> list[Tensor]:
         """One matrix per wanted moment or tangent, tile by tile, sharing what they have in common."""
+        if self._sampler is not None:
+            return [estimate.mean for estimate in self._estimates(x1, x2, wanted, dtype, show)[0]]
         self._check(x1, x2)
         n1, n2 = x1.shape[0], (x1 if x2 is None else x2).shape[0]
         side = self.tile_side()
@@ -196,6 +222,31 @@ class Limit:
                     self._errors[key] = max(self._errors.get(key, 0.0), error)
                 advance(1)
         return results
+
+    def sampled(
+        self, x1: Tensor, x2: Tensor | None = None, *, dtype: torch.dtype = torch.float64, show_progress: bool = False
+    ) -> SampledKernels:
+        """Both kernels by samples of one coordinate, with their standard errors.
+
+        Raises:
+            DataError: the limit is exact (make it with ``method="sampled"``).
+        """
+        if self._sampler is None:
+            raise DataError("the kernels of this limit are exact; make it with method='sampled' to have samples.")
+        wanted = (("moment", self.output), ("tangent", self.output))
+        (nngp, ntk), samples, relative = self._estimates(x1, x2, wanted, dtype, show_progress)
+        return SampledKernels(samples, relative, nngp.mean, ntk.mean, nngp.error, ntk.error)
+
+    def _estimates(
+        self, x1: Tensor, x2: Tensor | None, wanted: Sequence[tuple[str, Field]], dtype: torch.dtype, show: bool
+    ) -> tuple[list[Estimate], int, float]:
+        """One estimate per wanted moment or tangent; most samples of a tile, and its largest relative error."""
+        assert self._sampler is not None
+        self._check(x1, x2)
+        grams = sampled_grams(self._sampler, self._data, (x1, x2), wanted, dtype, show)
+        for key, error in grams.errors.items():
+            self._errors[key] = max(self._errors.get(key, 0.0), error)
+        return grams.estimates, grams.samples, grams.relative
 
     def tile_side(self) -> int:
         """Inputs on a side of a tile, so that its arrays take a bounded amount of memory."""
@@ -225,6 +276,12 @@ def _tile(run: Evaluator, what: str, field: Field, rows: int, columns: int) -> T
     return value.reshape(rows, columns, -1).mean(2)
 
 
+def _parts(value: object) -> list[object]:
+    """A lowered value and what it is put together from, where each part is read by itself."""
+    inner = value.results if isinstance(value, Several) else getattr(value, "parts", ())
+    return [value, *(found for part in inner for found in _parts(part))]
+
+
 def rule_mixes(value: object) -> bool:
     """Whether a lowered value is a position map that is no copy of positions."""
     parts = value.parts if isinstance(value, Concat) else (value,)
@@ -236,6 +293,9 @@ def infinite(
     parametrization: Parametrization = "ntk",
     weight_std: Override = None,
     bias_std: Override = None,
+    *,
+    method: Method = "auto",
+    rtol: float = 1e-2,
 ) -> Limit:
     """The infinite-width limit of a traced network: its NNGP and NTK, exact wherever a rule is exact.
 
@@ -247,6 +307,9 @@ def infinite(
             module's own tensors. A dict gives it by pattern of the weight's name (as in `fnmatch`). A scalar tensor
             gives kernels that are differentiable in it (build the limit anew in each step of an optimiser).
         bias_std: the same for biases, whose entries have variance sigma_b^2.
+        method: ``"exact"``: by exact rules, or refused; ``"sampled"``: the whole program by samples of one coordinate;
+            ``"auto"``: exact rules, and samples where a node has none.
+        rtol: relative standard error that samples aim at.
 
     Returns:
         `Limit`: call it with inputs; its ``certificate`` says which rule each node used.
@@ -266,12 +329,31 @@ def infinite(
     tensor([0.1667, 0.1667, 0.1667], dtype=torch.float64)
     """
     contribution_of(parametrization)
-    lowering = Lowering(program, Scales(weight_std, bias_std), trains_constants=parametrization != "ntk")
-    lowering.run()
+    if method not in get_args(Method):
+        raise DataError(f"method {method!r} is not one of {', '.join(get_args(Method))}.")
+    if not 0 < rtol < 1:
+        raise DataError(f"rtol is {rtol}; it has to lie between 0 and 1.")
+    scales = Scales(weight_std, bias_std)
+
+    def lowered(sampling: bool) -> Limit:
+        lowering = Lowering(program, scales, trains_constants=parametrization != "ntk", sampling=sampling)
+        lowering.run()
+        return Limit(program, lowering, _output(program, lowering), parametrization, rtol)
+
+    if method != "auto":
+        return lowered(method == "sampled")
+    try:
+        return lowered(False)
+    except UnsupportedOperation:
+        return lowered(True)
+
+
+def _output(program: Program, lowering: Lowering) -> Field:
     output = lowering.values[program.output]
     if isinstance(output, Concrete):
         raise UnsupportedOperation("output", "", "the output does not depend on any trained matrix")
     if not isinstance(output, Field):
         raise UnsupportedOperation("output", "", "the output is a parameter itself")
-    check_gradient_independence(program, output)
-    return Limit(program, lowering, output, parametrization)
+    if not lowering.sampling:
+        check_gradient_independence(program, output)
+    return output

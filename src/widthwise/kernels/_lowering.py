@@ -222,6 +222,18 @@ class Lowering:
             return None
         return constant_of(self.program, self.program.node(argument.name))
 
+    def is_zero(self, argument: Ref) -> bool:
+        """Whether an operand is zeros, whatever the inputs."""
+        node = self.program.node(argument.name)
+        if not isinstance(self.value(argument), Concrete):
+            return False
+        if node.op in ("aten.new_zeros.default", "aten.zeros_like.default"):
+            return True
+        if node.op in ("aten.expand.default", "aten.select.int", "aten.view.default") and isinstance(node.args[0], Ref):
+            return self.is_zero(node.args[0])
+        tensor = self.tensor(argument)
+        return tensor is not None and not bool(tensor.any())
+
     def field(self, argument: Any, node: Node) -> Field:
         """An operand as a field: weights become random vectors.
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from widthwise.kernels._checks import coordinates
 from widthwise.kernels._fields import Field, Inputs, Local, Product, combine
 from widthwise.kernels._fields_stacked import elementwise, picked, stack
 from widthwise.kernels._lowering import Concrete, Lowered, Lowering, Several, position_sizes, rule
@@ -54,11 +55,13 @@ class Cell:
         return 1.0, Product(weight, self.run.matrix(weight, fan_in, self.node), fan_in, source, contraction)
 
     def biases(self, gate: int, places: tuple[int, ...] = (2, 3)) -> list[tuple[float, Field]]:
-        return [
-            (1.0, self.run.vector(self.weight(place, gate), ((),), self.node))
-            for place in places
-            if place < len(self.params)
-        ]
+        """The biases of a gate as terms."""
+        terms: list[tuple[float, Field]] = []
+        for place in places:
+            if place < len(self.params):
+                axis = coordinates(self.run.axes(self.params[place]))
+                terms.append((1.0, self.run.vector(self.weight(place, gate), (axis,), self.node)))
+        return terms
 
     def gate(self, gate: int, x: Field, h: Field | None, layout: tuple) -> Field:
         """``W_ih x + b_ih + W_hh h + b_hh`` of one gate."""

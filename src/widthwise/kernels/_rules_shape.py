@@ -2,13 +2,16 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from widthwise.kernels._checks import COORDINATES, coordinates
-from widthwise.kernels._fields import Concat, Field, Sizes, blockwise
+from widthwise.kernels._checks import coordinates
+from widthwise.kernels._fields import Field, Sizes, blockwise
+from widthwise.kernels._fields_stacked import picked
 from widthwise.kernels._lowering import Lowered, Lowering, Transposed, position_sizes, rule
 from widthwise.kernels._positions import moved, reordered, reshaped
 from widthwise.kernels._rules_pointwise import position_axes
+from widthwise.kernels._rules_sampled import averaged, averages_coordinates, single_coordinate
 from widthwise.program import Axis, AxisKind, Node, Weight, axis_size
 
 SAME = [
@@ -85,7 +88,7 @@ def expanded(run: Lowering, node: Node) -> Lowered:
     return run.aligned(node.args[0], node)
 
 
-def positionwise(run: Lowering, node: Node, *, gathers: bool) -> Field:
+def positionwise(run: Lowering, node: Node, *, gathers: bool, mixed: bool = False) -> Field:
     """Any operation that acts on position axes alone, applied to moments by running it on them.
 
     The moment's positions are laid out as in the node's operand, its pairs take the place of the batch, and every
@@ -93,18 +96,7 @@ def positionwise(run: Lowering, node: Node, *, gathers: bool) -> Field:
     """
     source = run.field(node.args[0], node)
     assert node.axes is not None and node.target is not None
-    layout: list[int] = []
-    for axis in run.axes(node.args[0]):
-        if any(f.kind is AxisKind.BATCH for f in axis):
-            layout.append(-1)
-        elif any(f.kind in COORDINATES for f in axis):
-            if any(f.kind is AxisKind.POSITION for f in axis):
-                raise run.refuse(node, "one of its axes holds positions and coordinates together")
-            layout.append(1)
-        else:
-            layout.append(axis_size(axis))
-    if -1 not in layout:
-        raise run.refuse(node, "its operand has no batch axis")
+    layout = single_coordinate(run, node, mixed=mixed)
     positions = position_sizes(node.axes)
     target, rest, options = node.target, node.args[1:], node.kwargs
 
@@ -134,8 +126,10 @@ def pooled(run: Lowering, node: Node) -> Lowered:
 
 @rule("aten.mean.dim", "aten.sum.dim_IntList", "aten.cumsum.default")
 def reduced(run: Lowering, node: Node) -> Lowered:
+    if averages_coordinates(run, node):
+        return averaged(run, node)
     position_axes(run, node, run.arg(node, 1, "dim"))
-    return positionwise(run, node, gathers=False)
+    return positionwise(run, node, gathers=False, mixed=True)
 
 
 def _gathered_dims(node: Node) -> Any:
@@ -164,26 +158,21 @@ def gathered(run: Lowering, node: Node) -> Lowered:
     for dim in [dims] if isinstance(dims, int) else dims:
         if any(f.kind is not AxisKind.POSITION for f in axes[dim % len(axes)]):
             raise run.refuse(node, "it picks or reorders coordinates or examples")
-    return positionwise(run, node, gathers=True)
-
-
-@rule("aten.cat.default", "aten.concat.default")
-def concatenated(run: Lowering, node: Node) -> Lowered:
-    """Concatenation over coordinates: blocks of different law."""
-    operands = list(node.args[0])
-    assert node.axes is not None
-    dim = run.arg(node, 1, "dim", 0) % len(node.axes)
-    axes = [run.axes(operand)[dim] for operand in operands]
-    if any(f.kind not in COORDINATES for axis in (*axes, node.axes[dim]) for f in axis):
-        raise run.refuse(node, "concatenation over positions or examples has no rule yet")
-    sizes = [axis_size(axis) for axis in axes]
-    parts: list[Field] = []
-    shares: list[float] = []
-    for operand, size in zip(operands, sizes, strict=True):
-        field = run.field(operand, node)
-        blocks = zip(field.parts, field.fractions, strict=True) if isinstance(field, Concat) else [(field, 1.0)]
-        for part, fraction in blocks:
-            parts.append(part)
-            shares.append(fraction * size / sum(sizes))
+    entries = None if "pad" in node.op else _entries(run, node, dims)
+    if entries is None:
+        return positionwise(run, node, gathers=True, mixed="pad" not in node.op)
     run.rules[node.name] = "exact"
-    return Concat(tuple(parts), tuple(shares))
+    return picked(run.field(node.args[0], node), *entries)
+
+
+def _entries(run: Lowering, node: Node, dims: Any) -> tuple[int, tuple[int, ...]] | None:
+    """The position axis of a selection along one axis, and the entries that are left; None for any other."""
+    axes = run.axes(node.args[0])
+    dims = dims if isinstance(dims, (list, tuple)) else [dims]
+    if len(dims) != 1 or len(axes[dims[0] % len(axes)]) != 1 or node.target is None:
+        return None
+    dim = dims[0] % len(axes)
+    layout = [1] * len(axes)
+    layout[dim] = axis_size(axes[dim])
+    index = node.target(torch.arange(layout[dim]).reshape(layout), *node.args[1:], **node.kwargs)
+    return len(position_sizes(axes[:dim])), tuple(index.flatten().tolist())
