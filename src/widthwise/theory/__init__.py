@@ -8,6 +8,9 @@ from widthwise.theory._domains import (
     sphere_eigensystem,
     total_learnability,
 )
+from widthwise.theory._dynamics import KernelDynamics
+from widthwise.theory._dynamics_modes import largest_eigenvalue
+from widthwise.theory._dynamics_values import Ensemble, Trajectory
 from widthwise.theory._exponents import Exponents
 from widthwise.theory._measure import (
     Measured,
@@ -36,7 +39,9 @@ from widthwise.theory._task import TaskSpectrum
 
 __all__ = [
     "EigenSpectrum",
+    "Ensemble",
     "Exponents",
+    "KernelDynamics",
     "LearningCurve",
     "Measured",
     "Moments",
@@ -47,6 +52,7 @@ __all__ = [
     "Simulated",
     "Spectrum",
     "TaskSpectrum",
+    "Trajectory",
     "Verdict",
     "circle_eigensystem",
     "classify_spectrum",
@@ -54,6 +60,7 @@ __all__ = [
     "effective_ranks",
     "gaussian_simulation",
     "hypercube_eigensystem",
+    "largest_eigenvalue",
     "learned_coefficients",
     "measure_kernel_regression",
     "optimal_fitting_ratio",
