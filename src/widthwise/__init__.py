@@ -1,6 +1,6 @@
 """Widthwise: know how a neural network will learn before you spend the compute."""
 
-from widthwise import data, kernels, nn, numerics, probe, program, report, studies, theory, train
+from widthwise import data, kernels, nn, numerics, probe, program, report, scaling, studies, theory, train
 from widthwise._api import forecast  # the function; the package of the same name is imported by its parts
 from widthwise.core import (
     DataError,
@@ -11,15 +11,18 @@ from widthwise.core import (
     UnsupportedOperation,
     WidthwiseError,
 )
-from widthwise.kernels import Limit, infinite, monte_carlo_kernel, susceptibility
+from widthwise.kernels import KernelClassifier, KernelRegressor, Limit, infinite, monte_carlo_kernel, susceptibility
 from widthwise.probe import empirical_ntk
 from widthwise.program import Program, trace
+from widthwise.scaling import parametrize
 from widthwise.theory import TaskSpectrum
 
 __version__ = "0.1.0"
 
 __all__ = [
     "DataError",
+    "KernelClassifier",
+    "KernelRegressor",
     "Limit",
     "ModelError",
     "OutputError",
@@ -37,9 +40,11 @@ __all__ = [
     "monte_carlo_kernel",
     "nn",
     "numerics",
+    "parametrize",
     "probe",
     "program",
     "report",
+    "scaling",
     "studies",
     "susceptibility",
     "theory",

@@ -1,0 +1,372 @@
+"""`parametrize`: initial scales, multipliers and learning rates per weight, so that settings hold at every width."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import nn
+
+from widthwise.core import DataError, ModelError, TraceError
+from widthwise.program import Program, Role, Weight, trace
+from widthwise.scaling._examples import guess_examples
+from widthwise.scaling._families import UpdateFamily, family_of
+from widthwise.scaling._multipliers import place_block_scale, place_input_scale, without_multipliers
+from widthwise.scaling._plan import ParameterGroups, ScalingPlan, ScorePlan, WeightPlan
+from widthwise.scaling._schemes import AbcByRole, Factors, Fans, Rule, rule_of
+from widthwise.scaling._structure import Branches, matrix_depth, queries, residual_branches
+
+DepthRule = Literal["none", "sqrt", "linear"]
+Override = Mapping[str, float | str]
+
+RECORD = "_widthwise_scaled"
+REFERENCE_HEAD = 64
+ROLES_WITH_ONE_HOT_INPUT = (Role.VECTOR, Role.EMBEDDING)
+
+
+def parametrize(
+    module: nn.Module,
+    scheme: str | AbcByRole = "spectral",
+    *,
+    lr: float,
+    optimizer: str = "adamw",
+    example_inputs: Any = None,
+    base: nn.Module | None = None,
+    gamma: float = 1.0,
+    depth_rule: DepthRule = "none",
+    base_depth: int | None = None,
+    weight_decay: float = 0.0,
+    eps: float = 1e-8,
+    overrides: Mapping[str, Override] | None = None,
+    init: bool = True,
+    dry_run: bool = False,
+) -> ParameterGroups:
+    """Set a module's initial scales and give parameter groups so that its hyperparameters hold at every width.
+
+    Roles come from the traced program; no layer is replaced and nothing is attached to tensors. Existing random
+    entries are multiplied (their distribution and seed stay); constant ones stay. With `base`, scales are relative to
+    that model: at its own width nothing changes. Without it they are absolute: the learning rate is in natural units
+    (relative change of the features per step), entries get the standard deviation that the rule names.
+
+    Args:
+        module: an ordinary module, before training and before it is wrapped (DDP, FSDP, compile).
+        scheme: ``"spectral"`` (muP without multipliers), ``"mup"`` (readout multiplier), ``"standard"``, ``"ntk"``,
+            ``"mean-field"``, or a table of exponents ``{role: (a, b, c)}``.
+        lr: the base model's learning rate (or in natural units).
+        optimizer: name of the optimiser, see `FAMILIES`.
+        example_inputs: as for `widthwise.trace`; guessed for common modules.
+        base: the same architecture at the width where the hyperparameters were found.
+        gamma: richness: the output is divided by it and the learning rate follows (arXiv:2410.04642): gamma^2 below
+            one, gamma^(2/L) above, for L matrices; the square root of that for sign-like updates.
+        depth_rule: residual branches times ``1/sqrt(L)`` or ``1/L`` (L branches), with matching learning rates.
+        base_depth: number of residual branches of the base model; that of `base`, or 1.
+        weight_decay: decoupled; learning rate times weight decay stays what it is at the base.
+        eps: of Adam-like optimisers; with `base` it follows the size of the gradients.
+        overrides: by pattern of the weight's name (as in `fnmatch`): ``role``, or factors ``lr``, ``init``,
+            ``weight_decay`` on top of the rule.
+        init: whether to rescale the entries; False for a trained checkpoint.
+        dry_run: change nothing; print the returned groups to see the table.
+
+    Returns:
+        Parameter groups for the optimiser, with ``.plan``.
+
+    Raises:
+        DataError: an unknown scheme, optimiser or override, or a setting out of range.
+        ModelError: entries changed since an earlier call, or `base` has other parameters.
+
+    Source: arXiv:2310.17813 (spectral condition), arXiv:2203.03466 (muP tables), arXiv:2310.02244 (depth).
+
+    >>> import torch
+    >>> net = torch.nn.Sequential(torch.nn.Linear(8, 256), torch.nn.ReLU(), torch.nn.Linear(256, 1))
+    >>> groups = parametrize(net, "spectral", lr=0.1, optimizer="sgd", example_inputs=torch.ones(2, 8))
+    >>> [(group["weights"], group["lr"]) for group in groups]
+    [(['0.weight'], 3.2), (['0.bias'], 25.6), (['2.weight'], 0.000390625), (['2.bias'], 0.1)]
+    """
+    _check(lr, gamma, depth_rule, weight_decay)
+    examples = guess_examples(module) if example_inputs is None else example_inputs
+    with without_multipliers(module, base):
+        program, base_program = _programs(module, base, examples)
+    planner = _Planner(
+        rule=rule_of(scheme),
+        relative=base_program is not None,
+        own_init=scheme == "standard",
+        optimizer=optimizer.lower(),
+        program=program,
+        base=base_program or program,
+        branches=residual_branches(program),
+        depth=_depth_factors(depth_rule, program, base_program, base_depth),
+        gamma=gamma,
+        overrides=overrides or {},
+        before=getattr(module, RECORD, {}),
+    )
+    rows = tuple(planner.row(weight, lr, weight_decay, eps) for weight in program.weights)
+    scores, notes = planner.scores() if scheme in ("spectral", "mup", "mean-field") else ((), [])
+    name = scheme if isinstance(scheme, str) else "abc"
+    plan = ScalingPlan(name, optimizer.lower(), rows, tuple(scores), tuple(notes + planner.notes))
+    if not dry_run:
+        _apply(module, program, plan, init)
+    return ParameterGroups(plan)
+
+
+class Scaled(NamedTuple):
+    """What an earlier call did to a weight: the ratio, the standard deviation before it, the tensor's version after."""
+
+    ratio: float
+    std: float
+    version: int
+
+
+def _check(lr: float, gamma: float, depth_rule: str, weight_decay: float) -> None:
+    for name, value in (("lr", lr), ("gamma", gamma)):
+        if not 0 < value < float("inf"):
+            raise DataError(f"{name} is {value}; give a finite number above zero.")
+    if not 0 <= weight_decay < float("inf"):
+        raise DataError(f"weight_decay is {weight_decay}; give a finite number of zero or more.")
+    if depth_rule not in ("none", "sqrt", "linear"):
+        raise DataError(f"depth_rule {depth_rule!r} is not one of none, sqrt, linear.")
+
+
+def _programs(module: nn.Module, base: nn.Module | None, examples: Any) -> tuple[Program, Program | None]:
+    if base is None:
+        return trace(module, examples), None
+    mine, theirs = dict(module.named_parameters()), dict(base.named_parameters())
+    if mine.keys() != theirs.keys():
+        name = next(iter(sorted(mine.keys() ^ theirs.keys())))
+        raise ModelError(f"module and base differ in parameter {name}; give the same architecture at another width.")
+    if all(mine[name].shape == theirs[name].shape for name in mine):
+        program = trace(module, examples)
+        return program, trace(base, examples)
+    try:
+        return trace(module, examples, wider=base), trace(base, examples, wider=module)
+    except TraceError as error:
+        raise ModelError(f"base is not the same architecture at another width: {error}") from error
+
+
+def _depth_factors(
+    rule: DepthRule, program: Program, base: Program | None, base_depth: int | None
+) -> tuple[float, float]:
+    """Branch multiplier, and base depth over depth."""
+    if rule == "none":
+        return 1.0, 1.0
+    own = max(1, residual_branches(program).count)
+    reference = base_depth or (residual_branches(base).count if base is not None else 1)
+    ratio = max(1, reference) / own
+    return ratio ** (0.5 if rule == "sqrt" else 1.0), ratio
+
+
+@dataclass
+class _Planner:
+    """Makes the row of each weight."""
+
+    rule: Rule
+    relative: bool
+    own_init: bool
+    optimizer: str
+    program: Program
+    base: Program
+    branches: Branches
+    depth: tuple[float, float]
+    gamma: float
+    overrides: Mapping[str, Override]
+    before: Mapping[str, Scaled]
+
+    def __post_init__(self) -> None:
+        self.notes: list[str] = []
+        family_of(self.optimizer)
+        for settings in self.overrides.values():
+            unknown = [key for key in settings if key not in ("role", "lr", "init", "weight_decay")]
+            if unknown:
+                raise DataError(f"override {unknown[0]!r} is not one of role, lr, init, weight_decay.")
+
+    def row(self, weight: Weight, lr: float, weight_decay: float, eps: float) -> WeightPlan:
+        """The plan of one weight."""
+        own = self._overridden(weight)
+        role = Role(str(own["role"])) if "role" in own else weight.role
+        reference = self.base.weight(weight.name)
+        optimizer, family = self._family(weight, role)
+        fans, base_fans = _fans(weight, role), _fans(reference, role)
+        factors = self._tied(weight, fans, self.rule(fans, family))
+        ratio = (
+            _over(factors, self._tied(weight, base_fans, self.rule(base_fans, family))) if self.relative else factors
+        )
+        init, step, reason = self._scaled(weight, role, ratio, family)
+        step *= float(own.get("lr", 1.0))
+        if self.optimizer in ("muon", "spectral") and family == "orthogonal":
+            step *= _built_in(self.optimizer, base_fans if self.relative else None) / _built_in(self.optimizer, fans)
+        std, change = self._init(weight, reference, init * float(own.get("init", 1.0)))
+        decay = weight_decay / step * float(own.get("weight_decay", 1.0))
+        return WeightPlan(
+            weight.name, role, reason if not own else f"{reason}; overridden", weight.shape, int(fans.fan_in),
+            int(fans.fan_out), std, change, ratio.multiplier, lr * step, decay,
+            eps * ratio.epsilon if self.relative else eps, optimizer, weight.value.requires_grad, weight.value,  # type: ignore[arg-type]
+        )  # fmt: skip
+
+    def _overridden(self, weight: Weight) -> dict[str, float | str]:
+        found: dict[str, float | str] = {}
+        for pattern, settings in self.overrides.items():
+            if any(fnmatchcase(name, pattern) for name in (weight.name, *weight.aliases)):
+                found |= settings
+        return found
+
+    def _family(self, weight: Weight, role: Role) -> tuple[str, UpdateFamily]:
+        family = family_of(self.optimizer)
+        matrix = len(weight.shape) > 1 and role not in ROLES_WITH_ONE_HOT_INPUT
+        if family != "orthogonal" or (matrix and (role is Role.HIDDEN or self.optimizer != "muon")):
+            return self.optimizer, family
+        return "adamw", "sign"
+
+    def tied_to_readout(self, weight: Weight) -> str | None:
+        """Path of the module where an embedding is used as readout, None if it is not."""
+        if weight.role is not Role.EMBEDDING:
+            return None
+        users = [node for node in self.program.users(weight.name) if "embedding" not in node.op]
+        users = [node for node in users if any(op in node.op for op in ("linear", "matmul", "mm", "addmm"))]
+        return users[-1].module_path if users else None
+
+    def _tied(self, weight: Weight, fans: Fans, factors: Factors) -> Factors:
+        """An embedding that is also the readout needs the readout's multiplier."""
+        if self.own_init or self.tied_to_readout(weight) is None:
+            return factors
+        return replace(factors, multiplier=1 / fans.fan_out)
+
+    def _scaled(self, weight: Weight, role: Role, ratio: Factors, family: UpdateFamily) -> tuple[float, float, str]:
+        """Init and step factors with depth and richness, and why."""
+        init, step = 1.0 if self.own_init else ratio.init, ratio.step
+        reason = _REASONS[role]
+        if self.tied_to_readout(weight) is not None and not self.own_init:
+            reason = "embedding tied to the readout: trained as an embedding, the readout divides by its fan-in"
+        if weight.uses == 0:
+            reason = "not used in the forward pass of the example"
+            self.notes.append(f"{weight.name} is used in no forward pass; leave it out or give it a place.")
+        if self.depth != (1.0, 1.0) and weight.name in self.branches.inside:
+            last = weight.name in self.branches.last
+            init, step = self._deep(init, step, family, last)
+            reason += f"; {'ends' if last else 'inside'} a residual branch, times {self.depth[0]:.3g}"
+        if self.gamma != 1.0:
+            init, step = self._rich(init, step, family, role)
+        return init, step, reason
+
+    def _deep(self, init: float, step: float, family: UpdateFamily, last: bool) -> tuple[float, float]:
+        """Branch multiplier m, folded into the branch's last matrix; q is base depth over depth.
+
+        The branches' updates add up coherently and each moves the stream by m times its own step (m^2 where the update
+        is the gradient, which carries an m already), so that the sum keeps its size with a step of q / m (q / m^2).
+        """
+        m, q = self.depth
+        cost = 2 if family == "gradient" else 1
+        step *= q / m**cost
+        return (init * m, step * m**cost) if last else (init, step)
+
+    def _rich(self, init: float, step: float, family: UpdateFamily, role: Role) -> tuple[float, float]:
+        """Output over gamma (folded into the readout) and the learning rate's law."""
+        depth = max(1, matrix_depth(self.program))
+        power = 2.0 if self.gamma < 1 else 2.0 / depth
+        law = self.gamma ** (power if family == "gradient" else power / 2)
+        if role is Role.OUTPUT:
+            return init / self.gamma, step * law / self.gamma ** (2 if family == "gradient" else 1)
+        return init, step * law
+
+    def _init(self, weight: Weight, reference: Weight, factor: float) -> tuple[float, float]:
+        """Standard deviation to have, and what the present entries are multiplied by (the earlier call's included)."""
+        earlier = self.before.get(weight.name)
+        applied, own = (earlier.ratio, earlier.std) if earlier else (1.0, weight.init_std)
+        if weight.init_std == 0.0 or (self.own_init and factor == 1.0):
+            return weight.init_std, 1.0
+        if self.own_init:
+            return own * factor, factor / applied
+        change = factor * _likely(reference.init_std, own, weight, reference) if self.relative else factor / own
+        if abs(change / applied - 1) < 1e-6:
+            return own * applied, 1.0
+        return own * change, change / applied
+
+    def scores(self) -> tuple[list[ScorePlan], list[str]]:
+        """Attention scores divided by the head size instead of its root."""
+        found: list[ScorePlan] = []
+        notes: list[str] = []
+        base = queries(self.base) if self.relative else []
+        for index, query in enumerate(queries(self.program)):
+            other = base[index].head_size if index < len(base) else REFERENCE_HEAD
+            if abs(query.scale * query.head_size - 1) < 1e-6 or query.head_size == other:
+                continue
+            factor = (other / query.head_size) ** 0.5
+            found.append(ScorePlan(query.node, query.module_path, query.head_size, query.scale, factor, query.block))
+        return found, notes
+
+
+_REASONS = {
+    Role.INPUT: "finite fan-in, growing fan-out",
+    Role.HIDDEN: "both fans grow",
+    Role.OUTPUT: "growing fan-in, finite fan-out",
+    Role.VECTOR: "one number per coordinate, as from a one-hot input",
+    Role.EMBEDDING: "rows looked up: one-hot input",
+    Role.FINITE: "no axis grows",
+}
+
+
+def _fans(weight: Weight, role: Role) -> Fans:
+    one_hot = role in ROLES_WITH_ONE_HOT_INPUT
+    return Fans(
+        role,
+        1.0 if one_hot else float(weight.fan_in),
+        float(weight.fan_out),
+        grows_in=role in (Role.HIDDEN, Role.OUTPUT),
+        grows_out=role in (Role.HIDDEN, Role.INPUT, Role.VECTOR, Role.EMBEDDING),
+    )
+
+
+def _over(mine: Factors, base: Factors) -> Factors:
+    return Factors(
+        mine.init / base.init, mine.multiplier / base.multiplier, mine.step / base.step, mine.epsilon / base.epsilon
+    )
+
+
+def _built_in(optimizer: str, fans: Fans | None) -> float:
+    """The scale that the optimiser itself puts on an orthogonalised update."""
+    if fans is None:
+        return 1.0
+    shape = (fans.fan_out / fans.fan_in) ** 0.5
+    return max(1.0, shape) if optimizer == "muon" else shape
+
+
+def _likely(base: float, own: float, weight: Weight, reference: Weight) -> float:
+    """Ratio of two initial scales, read as one of the usual laws (constant, fan-in) where the draws allow it."""
+    measured = base / own
+    spread = 6 * (1 / weight.value.numel() + 1 / reference.value.numel()) ** 0.5
+    laws = (1.0, (weight.fan_in / reference.fan_in) ** 0.5)
+    best = min(laws, key=lambda law: abs(measured / law - 1))
+    return best if abs(measured / best - 1) < spread else measured
+
+
+def _apply(module: nn.Module, program: Program, plan: ScalingPlan, init: bool) -> None:
+    record: dict[str, Scaled] = dict(getattr(module, RECORD, {}))
+    if init:
+        for row in plan.rows:
+            earlier = record.get(row.name)
+            if row.init_ratio == 1.0:
+                continue
+            if earlier is not None and row.parameter._version > earlier.version:
+                raise ModelError(
+                    f"parameter {row.name} changed since it was scaled; give init=False to keep the trained values, or "
+                    "a fresh module."
+                )
+            with torch.no_grad():
+                row.parameter.mul_(row.init_ratio)
+            ratio, std = (earlier.ratio, earlier.std) if earlier else (1.0, program.weight(row.name).init_std)
+            record[row.name] = Scaled(ratio * row.init_ratio, std, row.parameter._version)
+        object.__setattr__(module, RECORD, record)
+    for row in plan.rows:
+        place = _place(program, row)
+        if place is not None:
+            place_input_scale(module.get_submodule(place), row.multiplier)
+    for score in plan.scores:
+        place_block_scale(module.get_submodule(score.module_path), score.multiplier, score.block)
+
+
+def _place(program: Program, row: WeightPlan) -> str | None:
+    """The module whose input carries a weight's multiplier; None where there is none."""
+    weight = program.weight(row.name)
+    users = [node for node in program.users(row.name) if "embedding" not in node.op]
+    if row.role not in (Role.OUTPUT, Role.EMBEDDING) or not users or len(weight.shape) < 2:
+        return None
+    return users[-1].module_path

@@ -1,0 +1,179 @@
+"""What a parametrisation has to know of a program beyond its weights: residual branches and attention scores."""
+
+from dataclasses import dataclass
+
+from widthwise.core import Value
+from widthwise.program import Node, Program, Ref, Weight
+
+SCORES = ("aten.scaled_dot_product_attention", "aten._scaled_dot_product")
+MATRIX_OPS = ("linear", "addmm", "matmul", "mm", "bmm", "conv")
+NORM_OPS = ("rms_norm", "layer_norm", "group_norm")
+
+
+@dataclass(frozen=True)
+class Branches(Value):
+    """Residual branches: additions of a stream to something computed from it.
+
+    Attributes:
+        count: number of them.
+        inside: names of the weights inside a branch.
+        last: names of the matrices whose product is added to the stream.
+    """
+
+    count: int
+    inside: frozenset[str]
+    last: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Query(Value):
+    """Where the queries of one attention come from.
+
+    Attributes:
+        node: the attention node.
+        head_size: coordinates of a head.
+        scale: what the scores are multiplied by.
+        module_path: the module whose output holds the queries.
+        block: which part of its last axis they are (start, stop, in units of the whole), (0, 1) for all.
+        source: ``"matrix"`` or ``"norm"``, what computes them there.
+    """
+
+    node: str
+    head_size: int
+    scale: float
+    module_path: str
+    block: tuple[float, float]
+    source: str
+
+
+def residual_branches(program: Program) -> Branches:
+    """Find the additions ``stream + branch(stream)`` of a program."""
+    above = _ancestors(program)
+    count, inside, last = 0, set[str](), set[str]()
+    for node in program.nodes:
+        if not node.op.startswith("aten.add"):
+            continue
+        operands = [ref.name for ref in node.refs]
+        if len(operands) != 2 or operands[0] == operands[1]:
+            continue
+        for branch, stream in (operands, operands[::-1]):
+            own = (above[branch] | {branch}) - above[stream] - {stream}
+            weights = {program.node(name).op for name in own if program.node(name).kind == "weight"}
+            if stream in above[branch] and any(len(program.weight(name).shape) > 1 for name in weights):
+                count += 1
+                inside |= weights
+                last |= _last_matrices(program, branch)
+    canonical = lambda names: frozenset(program.weight(name).name for name in names)  # noqa: E731
+    return Branches(count, canonical(inside), canonical(last))
+
+
+def _ancestors(program: Program) -> dict[str, frozenset[str]]:
+    above: dict[str, frozenset[str]] = {}
+    for node in program.nodes:
+        refs = {ref.name for ref in node.refs}
+        above[node.name] = frozenset(refs).union(*(above[name] for name in refs)) if refs else frozenset()
+    return above
+
+
+def _last_matrices(program: Program, name: str) -> set[str]:
+    """The matrices nearest to a node, going back."""
+    node = program.node(name)
+    own = [ref.name for ref in node.refs if program.node(ref.name).kind == "weight"]
+    matrices = {program.node(ref).op for ref in own if len(program.weight(ref).shape) > 1}
+    if matrices or not node.refs:
+        return matrices
+    return set().union(*(_last_matrices(program, ref.name) for ref in node.refs))
+
+
+def queries(program: Program) -> list[Query]:
+    """The attentions of a program whose scores are products of queries and keys."""
+    found = []
+    for node in program.nodes:
+        if node.op.startswith(SCORES):
+            query, scale = node.args[0], node.kwargs.get("scale", node.args[6] if len(node.args) > 6 else None)
+        elif "softmax" in node.op:
+            product = _scores_of(program, node)
+            if product is None:
+                continue
+            query, scale = product.args[0], None
+        else:
+            continue
+        source = _producer(program, query)
+        shape = program.node(query.name).shape
+        if source is not None and shape is not None:
+            owner, block = source
+            kind = "norm" if any(op in owner.op for op in NORM_OPS) else "matrix"
+            scale = float(scale) if isinstance(scale, (int, float)) else shape[-1] ** -0.5
+            found.append(Query(node.name, shape[-1], scale, owner.module_path, block, kind))
+    return found
+
+
+def _scores_of(program: Program, node: Node) -> Node | None:
+    """The product of two computed tensors that a softmax normalises, through scalings and masks."""
+    for _ in range(12):
+        if not node.refs:
+            return None
+        node = program.node(node.refs[0].name)
+        if any(word in node.op for word in (".matmul.", ".bmm.", ".einsum.")):
+            operands = [ref for ref in node.refs if program.node(ref.name).kind == "op"]
+            return node if len(operands) == 2 and isinstance(node.args[0], Ref) else None
+    return None
+
+
+def _producer(program: Program, query: Ref) -> tuple[Node, tuple[float, float]] | None:
+    """The matrix product or norm that makes the queries, and which block of its output they are."""
+    node, block = program.node(query.name), (0.0, 1.0)
+    for _ in range(40):
+        weights = [ref for ref in node.refs if program.node(ref.name).kind == "weight"]
+        product = any(f".{op}" in node.op for op in (*MATRIX_OPS, *NORM_OPS))
+        if weights and product:
+            return node, block
+        operands = [ref for ref in node.refs if program.node(ref.name).kind == "op"]
+        if not operands:
+            return None
+        block = _inside(program, node, block)
+        node = program.node(operands[0].name)
+    return None
+
+
+def _inside(program: Program, node: Node, block: tuple[float, float]) -> tuple[float, float]:
+    """The block of the operand's last axis that a selecting node passes on."""
+    if "getitem" in node.op and len(node.args) > 1 and isinstance(node.args[1], int):
+        parts = program.node(node.args[0].name)
+        whole = program.node(parts.args[0].name).shape if parts.args and isinstance(parts.args[0], Ref) else None
+        sizes = parts.args[1] if len(parts.args) > 1 else None
+        if whole is None or not isinstance(sizes, (int, list, tuple)):
+            return block
+        return _part(parts.op, sizes, node.args[1], whole[-1])
+    if ".slice." in node.op and len(node.args) > 3 and node.shape is not None:
+        whole = program.node(node.args[0].name).shape
+        if whole is not None and node.args[1] in (len(whole) - 1, -1) and whole[-1] != node.shape[-1]:
+            return node.args[2] / whole[-1], min(node.args[3], whole[-1]) / whole[-1]
+    if ".select." in node.op and isinstance(node.args[0], Ref):
+        whole, index = program.node(node.args[0].name).shape, node.args[2]
+        if whole is not None and whole[node.args[1]] == 3 and isinstance(index, int):
+            return index / 3, (index + 1) / 3
+    return block
+
+
+def _part(op: str, sizes: int | list[int] | tuple[int, ...], index: int, whole: int) -> tuple[float, float]:
+    if isinstance(sizes, int):
+        size = -(-whole // sizes) if "chunk" in op else sizes
+        return index * size / whole, min((index + 1) * size, whole) / whole
+    start = sum(sizes[:index])
+    return start / whole, (start + sizes[index]) / whole
+
+
+def matrix_depth(program: Program) -> int:
+    """The largest number of trained matrices on a path from input to output."""
+    depth: dict[str, int] = {}
+    for node in program.nodes:
+        below = max((depth[ref.name] for ref in node.refs), default=0)
+        own = any(program.node(ref.name).kind == "weight" and _is_matrix(program, ref) for ref in node.refs)
+        depth[node.name] = below + int(own)
+    return depth[program.output]
+
+
+def _is_matrix(program: Program, ref: Ref) -> bool:
+    weight: Weight = program.weight(ref.name)
+    return len(weight.shape) > 1
