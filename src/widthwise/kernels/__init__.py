@@ -1,22 +1,30 @@
 """Program + inputs -> Gram matrices: the infinite-width limit and its finite stand-ins."""
 
 from widthwise.kernels._criticality import Susceptibility, susceptibility
+from widthwise.kernels._deep_kernels import DeepKernels, deep_kernels
 from widthwise.kernels._limit import CertificateRow, KernelPair, Limit, Parametrization, infinite
 from widthwise.kernels._lowering import RULES, rule
 from widthwise.kernels._monte_carlo import MonteCarloKernel, monte_carlo_kernel
+from widthwise.kernels._phase_diagram import CriticalLine, PhaseDiagram, critical_line, phase_diagram
 from widthwise.kernels.store import GramStore
 
 __all__ = [
     "RULES",
     "CertificateRow",
+    "CriticalLine",
+    "DeepKernels",
     "GramStore",
     "KernelPair",
     "Limit",
     "MonteCarloKernel",
     "Parametrization",
+    "PhaseDiagram",
     "Susceptibility",
+    "critical_line",
+    "deep_kernels",
     "infinite",
     "monte_carlo_kernel",
+    "phase_diagram",
     "rule",
     "susceptibility",
 ]
