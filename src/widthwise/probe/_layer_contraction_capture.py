@@ -1,0 +1,429 @@
+"""Watching a module run: which operation uses which parameter, what it reads, and where its result stands."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import FunctionType
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
+
+from widthwise.probe._layer_contraction_uses import (
+    Added,
+    Convolution,
+    Embedding,
+    Linear,
+    Multiplied,
+    Source,
+    TransposedConvolution,
+    Use,
+)
+
+_READS = {"item", "tolist", "__bool__", "__float__", "__int__", "__index__", "nonzero", "numpy", "unique"}
+_SOURCE, _OF_INPUT = "_widthwise_source", "_widthwise_of_input"
+
+
+@dataclass
+class Call:
+    """One operation at which parameters meet what depends on the inputs.
+
+    Attributes:
+        edge: where its result enters the graph of gradients.
+        shape: of the result.
+        uses: of parameters.
+        result, read: kept in the survey only, to find out where the examples stand.
+    """
+
+    name: str
+    edge: GradientEdge
+    shape: torch.Size
+    uses: list[Use]
+    versions: list[int] = field(default_factory=list)
+    result: Tensor | None = None
+
+
+class Unsupported(Exception):
+    """No rule for this use."""
+
+
+class Watch(TorchFunctionMode):
+    """Records the calls while a module runs inside it.
+
+    Args:
+        parameters: by name, those to watch.
+        keep: keep the results of the calls.
+        copies: numbers of the calls whose operands are changed in place afterwards, so that a copy is needed.
+
+    Attributes:
+        calls: in order.
+        unsupported: names of parameters used in a way that has no rule.
+        reads_values: the module looks at a number that depends on the inputs.
+    """
+
+    def __init__(self, parameters: dict[str, Tensor], *, keep: bool = False, copies: frozenset[int] = frozenset()):
+        super().__init__()
+        self.names = {id(tensor): name for name, tensor in parameters.items()}
+        self.keep = keep
+        self.copies = copies
+        self.calls: list[Call] = []
+        self.unsupported: set[str] = set()
+        self.reads_values = False
+
+    def source(self, tensor: Tensor) -> Source | None:
+        """What `tensor` is made of, if of parameters alone."""
+        name = self.names.get(id(tensor))
+        return Source((name,)) if name is not None else tensor.__dict__.get(_SOURCE)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        of_input = any(_OF_INPUT in tensor.__dict__ for tensor in tensors)
+        sources = [tensor for tensor in tensors if self.source(tensor) is not None]
+        name = getattr(func, "__name__", "")
+        if not sources:
+            self.reads_values |= of_input and name in _READS
+            return _mark(func(*args, **kwargs), _OF_INPUT, True) if of_input else func(*args, **kwargs)
+        if not of_input:
+            return self._derive(func, name, args, kwargs, sources)
+        return _mark(self._meet(func, name, args, kwargs, sources), _OF_INPUT, True)
+
+    def _derive(self, func: Any, name: str, args: Any, kwargs: Any, sources: list[Tensor]) -> Any:
+        """An operation on parameters and constants alone."""
+        result = func(*args, **kwargs)
+        made = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor) and leaf.requires_grad]
+        if made:
+            source = self._simple(func, name, args, kwargs, result)
+            if source is None:
+                names = [name for tensor in sources for name in self.source(tensor).names]  # type: ignore[union-attr]
+                source = Source(tuple(dict.fromkeys(names)), simple=False)
+            for tensor in made:
+                if id(tensor) not in self.names:
+                    setattr(tensor, _SOURCE, source)
+        return result
+
+    def _simple(self, func: Any, name: str, args: Any, kwargs: Any, result: Any) -> Source | None:
+        """Transposition and multiplication by a number keep the form."""
+        tensor = args[0] if args else None
+        if kwargs or not isinstance(tensor, Tensor) or not isinstance(result, Tensor) or result is tensor:
+            return None
+        source = self.source(tensor)
+        if source is None or not source.simple:
+            return None
+        if name == "__get__":
+            name = getattr(getattr(func, "__self__", None), "__name__", "")
+        swaps = name in ("t", "T", "mT") or (name == "transpose" and args[1] % tensor.ndim != args[2] % tensor.ndim)
+        if swaps and tensor.ndim == 2:
+            return Source(source.names, True, not source.transposed, source.scale)
+        if name in ("mul", "div") and len(args) == 2 and isinstance(args[1], (int, float)):
+            factor = float(args[1]) if name == "mul" else 1 / float(args[1])
+            return Source(source.names, True, source.transposed, source.scale * factor)
+        return None
+
+    def _meet(self, func: Any, name: str, args: Any, kwargs: Any, sources: list[Tensor]) -> Any:
+        """An operation that joins parameters and inputs."""
+        rule = _RULES.get(name)
+        composite = isinstance(func, FunctionType)
+        if rule is not None and (not composite or func.__module__ == "torch.nn.functional"):
+            try:
+                operands = rule(self, *args, **kwargs)
+            except (Unsupported, TypeError):
+                operands = None
+            if operands is not None:
+                return self._record(func, name, args, kwargs, operands)
+        if composite and func.__module__ == "torch.nn.functional":
+            with self:
+                return _opened(func)(*args, **kwargs)
+        for tensor in sources:
+            self.unsupported.update(self.source(tensor).names)  # type: ignore[union-attr]
+        return func(*args, **kwargs)
+
+    def _record(self, func: Any, name: str, args: Any, kwargs: Any, uses: list[Use]) -> Tensor:
+        number = len(self.calls)
+        if number in self.copies:
+            for use in uses:
+                if hasattr(use, "tensor"):
+                    use.tensor = use.tensor.clone()
+        versions = [tensor._version for use in uses for tensor in use.read()]
+        result = func(*args, **kwargs)
+        if not result.requires_grad:
+            result.requires_grad_()
+        kept = result.detach().clone() if self.keep else None
+        self.calls.append(Call(name, get_gradient_edge(result), result.shape, uses, versions, kept))
+        return result
+
+    def changed(self) -> frozenset[int]:
+        """Numbers of the calls whose operands were changed in place after they were read."""
+        return frozenset(
+            number
+            for number, call in enumerate(self.calls)
+            if call.versions != [tensor._version for use in call.uses for tensor in use.read()]
+        )
+
+
+def _mark(result: Any, name: str, value: Any) -> Any:
+    for leaf in (result,) if isinstance(result, Tensor) else tree_leaves(result):
+        if isinstance(leaf, Tensor):
+            setattr(leaf, name, value)
+    return result
+
+
+def _opened(function: FunctionType) -> FunctionType:
+    """`function` of `torch.nn.functional` without its question whether someone overrides it, so that we see inside."""
+    blind = {name: lambda *_: False for name in ("has_torch_function", "has_torch_function_unary")}
+    blind["has_torch_function_variadic"] = lambda *_: False
+    opened = FunctionType(
+        function.__code__,
+        {**function.__globals__, **blind},
+        function.__name__,
+        function.__defaults__,
+        function.__closure__,
+    )
+    opened.__kwdefaults__ = function.__kwdefaults__
+    return opened
+
+
+@contextmanager
+def only_these_require_gradients(module: nn.Module, parameters: dict[str, Tensor]) -> Iterator[None]:
+    """Inside the block exactly `parameters` require gradients."""
+    before = [(tensor, tensor.requires_grad) for tensor in module.parameters()]
+    chosen = {id(tensor) for tensor in parameters.values()}
+    try:
+        for tensor, _ in before:
+            tensor.requires_grad_(id(tensor) in chosen)
+        yield
+    finally:
+        for tensor, required in before:
+            tensor.requires_grad_(required)
+
+
+def watched(
+    module: nn.Module,
+    parameters: dict[str, Tensor],
+    x: Tensor,
+    call: Callable[[nn.Module, Tensor], Tensor],
+    *,
+    keep: bool = False,
+    copies: frozenset[int] = frozenset(),
+) -> tuple[Tensor, Watch]:
+    """Outputs ``[n, outputs]`` with their graph, and what was seen."""
+    watch = Watch(parameters, keep=keep, copies=copies)
+    x = x.detach().clone()
+    setattr(x, _OF_INPUT, True)
+    with torch.enable_grad(), watch:
+        outputs = call(module, x)
+    return outputs, watch
+
+
+# --- rules: from the arguments of an operation to its uses of parameters ---------------------------------------
+
+
+def _pair(watch: Watch, value: Any) -> Source | None:
+    return watch.source(value) if isinstance(value, Tensor) else None
+
+
+def _linear(watch: Watch, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> list[Use]:
+    _forbid(watch, input)
+    uses: list[Use] = []
+    if (source := _pair(watch, weight)) is not None:
+        uses.append(Linear(source, weight, input))
+    return uses + _bias(watch, bias, None)
+
+
+def _matmul(watch: Watch, input: Tensor, other: Tensor) -> list[Use]:
+    _forbid(watch, input)
+    source = _pair(watch, other)
+    if source is None or other.ndim != 2 or input.ndim < 2:
+        raise Unsupported
+    return [Linear(source, other, input, by_input=True)]
+
+
+def _addmm(watch: Watch, input: Tensor, mat1: Tensor, mat2: Tensor, **options: Any) -> list[Use]:
+    if options or mat1.ndim != 2:
+        raise Unsupported
+    uses = _matmul(watch, mat1, mat2) if _pair(watch, mat2) is not None else []
+    if not uses:
+        _forbid(watch, mat1)
+    if (source := _pair(watch, input)) is not None:
+        uses.append(Added(source, input))
+    return uses
+
+
+def _convolution(
+    watch: Watch,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> list[Use]:
+    _forbid(watch, input)
+    axes = weight.ndim - 2
+    if input.ndim != axes + 2:
+        raise Unsupported
+    stride, dilation = _each(stride, axes), _each(dilation, axes)
+    margins = _margins(padding, weight.shape[2:], dilation)
+    uses: list[Use] = []
+    if (source := _pair(watch, weight)) is not None:
+        uses.append(Convolution(source, weight, input, stride, margins, dilation, groups))
+    return uses + _bias(watch, bias, 1)
+
+
+def _transposed_convolution(
+    watch: Watch,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+) -> list[Use]:
+    _forbid(watch, input)
+    axes = weight.ndim - 2
+    if input.ndim != axes + 2:
+        raise Unsupported
+    stride, dilation = _each(stride, axes), _each(dilation, axes)
+    margins = tuple((amount, amount) for amount in _each(padding, axes))
+    uses: list[Use] = []
+    if (source := _pair(watch, weight)) is not None:
+        uses.append(TransposedConvolution(source, weight, input, stride, margins, dilation, groups))
+    return uses + _bias(watch, bias, 1)
+
+
+def _embedding(
+    watch: Watch,
+    input: Tensor,
+    weight: Tensor,
+    padding_idx: int | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    scale_grad_by_freq: bool = False,
+    sparse: bool = False,
+) -> list[Use]:
+    source = _pair(watch, weight)
+    if source is None or max_norm is not None or scale_grad_by_freq or input.ndim == 0:
+        raise Unsupported
+    padding = None if padding_idx is None else padding_idx % len(weight)
+    return [Embedding(source, weight, input, padding)]
+
+
+def _layer_norm(
+    watch: Watch, input: Tensor, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5
+) -> list[Use]:
+    _forbid(watch, input)
+    return _gain(watch, weight, input, lambda x: F.layer_norm(x, normalized_shape, eps=eps)) + _bias(watch, bias, None)
+
+
+def _rms_norm(
+    watch: Watch, input: Tensor, normalized_shape: Any, weight: Any = None, eps: float | None = None
+) -> list[Use]:
+    _forbid(watch, input)
+    return _gain(watch, weight, input, lambda x: F.rms_norm(x, normalized_shape, eps=eps))
+
+
+def _group_norm(
+    watch: Watch, input: Tensor, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5
+) -> list[Use]:
+    _forbid(watch, input)
+    normal = lambda x: F.group_norm(x, num_groups, eps=eps)  # noqa: E731
+    return _gain(watch, weight, input, normal, 1) + _bias(watch, bias, 1)
+
+
+def _batch_norm(
+    watch: Watch,
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Any = None,
+    bias: Any = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> list[Use]:
+    _forbid(watch, input)
+    if training:
+        raise Unsupported
+    normal = lambda x: F.batch_norm(x, running_mean, running_var, eps=eps)  # noqa: E731
+    return _gain(watch, weight, input, normal, 1) + _bias(watch, bias, 1)
+
+
+def _add(watch: Watch, input: Any, other: Any) -> list[Use]:
+    return [Added(*_broadcast(watch, input, other))]
+
+
+def _sub(watch: Watch, input: Any, other: Any) -> list[Use]:
+    source, value = _broadcast(watch, input, other)
+    return [Added(source, value, 1.0 if value is input else -1.0)]
+
+
+def _mul(watch: Watch, input: Any, other: Any) -> list[Use]:
+    source, value = _broadcast(watch, input, other)
+    return [Multiplied(source, value, other if value is input else input, lambda x: x)]
+
+
+def _broadcast(watch: Watch, input: Any, other: Any) -> tuple[Source, Tensor]:
+    for value, partner in ((input, other), (other, input)):
+        source = _pair(watch, value)
+        if source is not None:
+            if not isinstance(partner, Tensor) or partner.ndim < value.ndim:
+                raise Unsupported
+            return source, value
+    raise Unsupported
+
+
+def _gain(
+    watch: Watch, weight: Any, input: Tensor, normal: Callable[[Tensor], Tensor], channel: int | None = None
+) -> list[Use]:
+    source = _pair(watch, weight)
+    return [] if source is None else [Multiplied(source, weight, input, normal, channel)]
+
+
+def _bias(watch: Watch, bias: Any, channel: int | None) -> list[Use]:
+    source = _pair(watch, bias)
+    return [] if source is None else [Added(source, bias, channel=channel)]
+
+
+def _forbid(watch: Watch, input: Any) -> None:
+    if _pair(watch, input) is not None:
+        raise Unsupported
+
+
+def _each(value: Any, axes: int) -> tuple[int, ...]:
+    values = (value,) * axes if isinstance(value, int) else tuple(value)
+    return values * axes if len(values) == 1 else values
+
+
+def _margins(padding: Any, kernel: Any, dilation: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+    if padding == "valid":
+        return ((0, 0),) * len(kernel)
+    if padding == "same":
+        total = [jump * (size - 1) for size, jump in zip(kernel, dilation, strict=True)]
+        return tuple((amount // 2, amount - amount // 2) for amount in total)
+    return tuple((amount, amount) for amount in _each(padding, len(kernel)))
+
+
+_RULES: dict[str, Callable[..., list[Use]]] = {
+    "linear": _linear,
+    "matmul": _matmul,
+    "__matmul__": _matmul,
+    "mm": _matmul,
+    "addmm": _addmm,
+    **dict.fromkeys(("conv1d", "conv2d", "conv3d"), _convolution),
+    **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), _transposed_convolution),
+    "embedding": _embedding,
+    "layer_norm": _layer_norm,
+    "rms_norm": _rms_norm,
+    "group_norm": _group_norm,
+    "batch_norm": _batch_norm,
+    **dict.fromkeys(("add", "__add__", "__radd__"), _add),
+    **dict.fromkeys(("sub", "__sub__"), _sub),
+    **dict.fromkeys(("mul", "__mul__", "__rmul__"), _mul),
+}
