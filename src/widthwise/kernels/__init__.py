@@ -6,6 +6,7 @@ from widthwise.kernels._limit import CertificateRow, KernelPair, Limit, Parametr
 from widthwise.kernels._lowering import RULES, rule
 from widthwise.kernels._monte_carlo import MonteCarloKernel, monte_carlo_kernel
 from widthwise.kernels._phase_diagram import CriticalLine, PhaseDiagram, critical_line, phase_diagram
+from widthwise.kernels.regression import KernelClassifier, KernelRegressor, NotPositiveDefinite, PrecisionWarning
 from widthwise.kernels.store import GramStore
 
 __all__ = [
@@ -14,11 +15,15 @@ __all__ = [
     "CriticalLine",
     "DeepKernels",
     "GramStore",
+    "KernelClassifier",
     "KernelPair",
+    "KernelRegressor",
     "Limit",
     "MonteCarloKernel",
+    "NotPositiveDefinite",
     "Parametrization",
     "PhaseDiagram",
+    "PrecisionWarning",
     "Susceptibility",
     "critical_line",
     "deep_kernels",

@@ -305,6 +305,9 @@ class GramStore:
         count = min(self.layout.down, self.layout.across)
         return np.concatenate([np.array(self.tile(i, i).diagonal()) for i in range(count)])
 
+    def __deepcopy__(self, memo: dict) -> "GramStore":
+        return self  # a handle on files: scikit-learn's clone shares it
+
     def __repr__(self) -> str:
         half = ", upper half" if self.layout.symmetric else ""
         return (
