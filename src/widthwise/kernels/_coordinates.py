@@ -13,6 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from widthwise.core import Value, available_bytes, progress
+from widthwise.kernels._batch import Batch, joined
+from widthwise.kernels import _coordinates_fields  # noqa: F401 (registers fields)
 from widthwise.kernels._coordinates_values import Contribution, Coordinates
 from widthwise.kernels._fields import Field, Product, Sum
 from widthwise.kernels._fields_joint import Joint
@@ -175,8 +177,8 @@ class Grams:
 
 def sampled_grams(
     sampler: Sampler,
-    data_of: Callable[[Tensor], dict[str, Tensor]],
-    inputs: tuple[Tensor, Tensor | None],
+    data_of: Callable[[Tensor | Batch], dict[str, Tensor]],
+    inputs: tuple[Tensor | Batch, Tensor | Batch | None],
     wanted: Wanted,
     dtype: torch.dtype,
     show: bool,
@@ -193,7 +195,7 @@ def sampled_grams(
         for i, j in tiles:
             rows, columns = slice(i, min(i + side1, n1)), slice(j, min(j + side2, n2))
             alone = same and i == j
-            batch = x1[rows] if alone else torch.cat([x1[rows], x2[columns]])
+            batch = x1[rows] if alone else joined(x1[rows], x2[columns])
             sizes = (rows.stop - i,) if alone else (rows.stop - i, columns.stop - j)
             tile = sampler.tile(data_of(batch), sizes, wanted, dtype)
             block = (slice(0, sizes[0]), slice(0 if alone else sizes[0], sum(sizes)))

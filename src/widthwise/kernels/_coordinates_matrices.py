@@ -236,8 +236,8 @@ class RandomMatrix:
             raise NoTranspose("a concatenation of coordinates meets the transpose of a matrix")
         if not act.pointwise or not all(use.pointwise for use in opposite):
             raise NoTranspose("the transpose of a matrix that mixes positions (a convolution) has no rule")
-        hats = torch.cat([use.hat.flatten(2) for use in opposite], 2)  # [M, n, K]
-        slopes = self._slopes(hats, source.value.flatten(2))  # type: ignore[union-attr]
+        hats = torch.cat([_sites_last(use.hat) for use in opposite], 2)  # [M, n, K]
+        slopes = self._slopes(hats, _sites_last(source.value))  # type: ignore[union-attr]
         value = value + act.variance * self._along([u.source.value for u in opposite], slopes, value.shape)  # type: ignore[union-attr]
         parts = [use.source.tangent for use in opposite]  # type: ignore[union-attr]
         if tangent is not None and any(part is not None for part in parts):
@@ -259,10 +259,15 @@ class RandomMatrix:
         return torch.stack(found)
 
     def _along(self, sources: list[Tensor], slopes: Tensor, shape: torch.Size) -> Tensor:
-        stacked = torch.cat([source.flatten(2) for source in sources], 2)
+        stacked = torch.cat([_sites_last(source) for source in sources], 2)
         if self.mixing:
             stacked = stacked.flatten(1).unsqueeze(1)
         return torch.einsum("mik,ikp->mip", stacked, slopes).reshape(shape)
+
+
+def _sites_last(array: Tensor) -> Tensor:
+    """``[M, n, *P]`` as ``[M, n, prod(P)]``."""
+    return array.reshape(*array.shape[:2], -1)
 
 
 def _sites(u: Track | Blocks, act: Acting) -> int:

@@ -80,7 +80,7 @@ class Coordinates:
         self.reused: set[str] = set()
         self.matrices: dict[str, RandomMatrix] = {}
         self._vectors: dict[tuple, Tensor] = {}
-        self._seed = seed
+        self.seed = seed
         self._draws = 0
         self._pool: Tensor | None = None
         self._taken = 0
@@ -96,7 +96,7 @@ class Coordinates:
             self._taken += count
             return self._pool[:, self._taken - count : self._taken]
         self._draws += 1
-        seed = derived_seed(self._seed, "coordinates", self._draws) >> 1
+        seed = derived_seed(self.seed, "coordinates", self._draws) >> 1
         shuffle = torch.Generator().manual_seed(seed)
         low = min(count, MOST_DIMENSIONS)
         points = _sobol(low, self.samples, seed)[torch.randperm(self.samples, generator=shuffle)]
@@ -110,7 +110,7 @@ class Coordinates:
         sites = sum(prod(one.positions) for one in fields if isinstance(one, (Product, Shared, Tokens, Gained, Offset)))
         dimensions = (2 if self.tangents else 1) * self.count * sites
         if self._pool is None and dimensions <= MOST_DIMENSIONS and dimensions * self.samples <= POOL_NUMBERS:
-            seed = derived_seed(self._seed, "coordinates") >> 1
+            seed = derived_seed(self.seed, "coordinates") >> 1
             self._pool = _sobol(max(1, dimensions), self.samples, seed).to(self.dtype)
 
     def vector(self, name: str, what: str, shape: Sizes) -> Tensor:
@@ -166,13 +166,13 @@ class Coordinates:
     @singledispatchmethod
     def draw(self, field: Field) -> Track | Blocks:
         """Samples of a field from those of what it is made from; one rule for each kind of field."""
-        raise UnsupportedOperation(type(field).__name__, "", "samples of one coordinate cannot show it")
+        raise UnsupportedOperation(_word(field), "", "samples of one coordinate cannot show it")
 
     @draw.register
     def _(self, field: Inputs) -> Track:
         """Coordinates of data are its features: each is shown equally often."""
         features = field.read(self.data[field.node].to(self.dtype))
-        shuffle = torch.Generator().manual_seed(derived_seed(self._seed, "features"))
+        shuffle = torch.Generator().manual_seed(derived_seed(self.seed, "features"))
         chosen = torch.arange(self.samples)[torch.randperm(self.samples, generator=shuffle)] % features.shape[2]
         return Track(features[..., chosen].movedim(2, 0).reshape(self.samples, -1, *field.positions), None, features)
 
@@ -299,11 +299,11 @@ class Coordinates:
 
     @draw.register
     def _(self, field: Local) -> Track:
-        return self._function(field.function, [self.track(source) for source in field.sources])
+        return self.function(field.function, [self.track(source) for source in field.sources])
 
     @draw.register
     def _(self, field: Joint) -> Track:
-        return self._function(self.over_samples(field), [self.track(source) for source in field.sources])
+        return self.function(self.over_samples(field), [self.track(source) for source in field.sources])
 
     def over_samples(self, field: Joint) -> Callable[..., Tensor]:
         """A joint function on ``[M, n, *P]``: each batch on its own, or all examples alike."""
@@ -318,7 +318,8 @@ class Coordinates:
 
         return each_batch if field.over_batch else each_example
 
-    def _function(self, function: Callable[..., Tensor], tracks: list[Track]) -> Track:
+    def function(self, function: Callable[..., Tensor], tracks: list[Track]) -> Track:
+        """A function of several fields, and its derivative along the tangents."""
         values = tuple(track.value for track in tracks)
         if all(track.tangent is None for track in tracks):
             return Track(function(*values))
@@ -383,6 +384,10 @@ def _sobol(dimensions: int, samples: int, seed: int) -> Tensor:
 def _square(value: Track | Blocks) -> Tensor:
     parts = value.parts if isinstance(value, Blocks) else (value,)
     return torch.cat([part.value.square().mean(0).flatten() for part in parts])
+
+
+def _word(field: Field) -> str:
+    return {"Attended": "attention"}.get(type(field).__name__, type(field).__name__.lower())
 
 
 def _place(field: Field) -> str:
