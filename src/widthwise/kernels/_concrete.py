@@ -22,7 +22,7 @@ def run_concrete(program: Program, nodes: list[Node], inputs: dict[str, Tensor])
     batch = next(iter(inputs.values())).shape[0]
     for node in program.nodes:
         if node.kind == "input":
-            values[node.name] = _checked(node, inputs[node.name])
+            values |= {node.name: _checked(node, inputs[node.name])} if node.name in inputs else {}
         elif node.kind == "constant":
             values[node.name] = _like(node.value, next(iter(inputs.values())))
     batched = set(inputs)
@@ -66,16 +66,16 @@ def constant_of(program: Program, node: Node) -> Any:
     return _run(node, _resolve(node.args, values), _resolve(node.kwargs, values))
 
 
-def check_examples_apart(program: Program, nodes: list[Node], name: str, x: Tensor) -> None:
+def check_examples_apart(program: Program, nodes: list[Node], inputs: dict[str, Tensor]) -> None:
     """Refuse programs that mix examples before the first matrix: their kernel is no function of two inputs.
 
     Raises:
         UnsupportedOperation: the value of a node for one example depends on the other examples.
     """
-    if x.shape[0] < 2 or not nodes:
+    if next(iter(inputs.values())).shape[0] < 2 or not nodes:
         return
-    together = run_concrete(program, nodes, {name: torch.stack([x[0], x[-1]])})
-    alone = run_concrete(program, nodes, {name: x[:1]})
+    together = run_concrete(program, nodes, {name: torch.stack([x[0], x[-1]]) for name, x in inputs.items()})
+    alone = run_concrete(program, nodes, {name: x[:1] for name, x in inputs.items()})
     for node in nodes:
         one, both = alone.get(node.name), together.get(node.name)
         if one is None or both is None or one.dim() == 0 or one.shape[1:] != both.shape[1:]:

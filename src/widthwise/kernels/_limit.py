@@ -10,15 +10,20 @@ from jaxtyping import Float
 from torch import Tensor
 
 from widthwise.core import DataError, UnsupportedOperation, Value, available_bytes, progress
-from widthwise.kernels import _rules_attention, _rules_gates, _rules_readout, _rules_statistics  # noqa: F401
-from widthwise.kernels import (  # noqa: F401 (they register rules)
+from widthwise.kernels import (  # noqa: F401  # noqa: F401 (they register rules)
+    _rules_attention,
     _rules_blocks,
+    _rules_conv_variants,
+    _rules_gates,
     _rules_linear,
     _rules_norm,
     _rules_pointwise,
+    _rules_readout,
     _rules_recurrent,
     _rules_shape,
+    _rules_statistics,
 )
+from widthwise.kernels._batch import Batch, Given, batch_of, check_given, tensors_of
 from widthwise.kernels._checks import check_gradient_independence
 from widthwise.kernels._concrete import check_examples_apart, run_concrete
 from widthwise.kernels._coordinates import Estimate, SampledKernels, Sampler, sampled_grams
@@ -114,8 +119,8 @@ class Limit:
 
     def __call__(
         self,
-        x1: Tensor,
-        x2: Tensor | None = None,
+        x1: Given,
+        x2: Given | None = None,
         *,
         dtype: torch.dtype = torch.float64,
         show_progress: bool = False,
@@ -123,7 +128,7 @@ class Limit:
         """Both kernels between two sets of inputs; gradients flow to inputs that require them.
 
         Args:
-            x1: ``[n1, *input_shape]``.
+            x1: ``[n1, *input_shape]``; a tuple (or dict by name) of such tensors where there are several inputs.
             x2: ``[n2, *input_shape]``; None means x1 again, and only half of the matrix is computed.
             dtype: of the computation and the result.
 
@@ -134,9 +139,7 @@ class Limit:
         wanted = (("moment", self.output), ("tangent", self.output))
         return KernelPair(*self._grams(x1, x2, wanted, dtype, show_progress))
 
-    def nngp(
-        self, x1: Tensor, x2: Tensor | None = None, *, dtype: torch.dtype = torch.float64
-    ) -> Float[Tensor, "n1 n2"]:
+    def nngp(self, x1: Given, x2: Given | None = None, *, dtype: torch.dtype = torch.float64) -> Float[Tensor, "n1 n2"]:
         """The NNGP kernel alone."""
         return self._grams(x1, x2, (("moment", self.output),), dtype, False)[0]
 
@@ -147,7 +150,7 @@ class Limit:
         return readout.source if readout is not None else None
 
     def feature_kernel(
-        self, x1: Tensor, x2: Tensor | None = None, *, dtype: torch.dtype = torch.float64, show_progress: bool = False
+        self, x1: Given, x2: Given | None = None, *, dtype: torch.dtype = torch.float64, show_progress: bool = False
     ) -> Float[Tensor, "n1 n2"]:
         """Mean product of the features that enter the last linear layer: the limit of ``h h' / len(h)``.
 
@@ -157,7 +160,7 @@ class Limit:
         return self._grams(x1, x2, (("moment", self._unit_readout()),), dtype, show_progress)[0]
 
     def ntk_and_features(
-        self, x1: Tensor, x2: Tensor | None = None, *, dtype: torch.dtype = torch.float64, show_progress: bool = False
+        self, x1: Given, x2: Given | None = None, *, dtype: torch.dtype = torch.float64, show_progress: bool = False
     ) -> tuple[Float[Tensor, "n1 n2"], Float[Tensor, "n1 n2"]]:
         """The NTK and the `feature_kernel`, from one pass."""
         wanted = (("tangent", self.output), ("moment", self._unit_readout()))
@@ -177,33 +180,33 @@ class Limit:
         return products[0] if len(products) == 1 else None
 
     def evaluator(
-        self, x1: Tensor, x2: Tensor | None, dtype: torch.dtype, contribution: Contribution | None = None
+        self, x1: Given, x2: Given | None, dtype: torch.dtype, contribution: Contribution | None = None
     ) -> Evaluator:
         """The recursion on one tile, for those who want the moments inside the network."""
-        data1 = self._data(x1)
-        data2 = data1 if x2 is None else self._data(x2)
+        data1 = self._data(batch_of(self.program, x1))
+        data2 = data1 if x2 is None else self._data(batch_of(self.program, x2))
         return Evaluator((data1, data2), contribution or self._contribution, dtype=dtype, same=x2 is None)
 
-    def _data(self, x: Tensor) -> dict[str, Tensor]:
-        return run_concrete(self.program, self._lowering.concrete, {self.program.inputs[0]: x})
+    def _data(self, x: Tensor | Batch) -> dict[str, Tensor]:
+        return run_concrete(self.program, self._lowering.concrete, tensors_of(self.program, x))
 
-    def _check(self, x1: Tensor, x2: Tensor | None) -> None:
-        for name, x in (("x1", x1), ("x2", x2)):
-            if x is None:
-                continue
-            if x.dim() == 0 or x.shape[0] == 0:
-                raise DataError(f"{name} is empty; give at least one input.")
-            if x.is_floating_point() and not bool(torch.isfinite(x).all()):
-                raise DataError(f"{name} holds values that are not finite; remove or replace them.")
-            check_examples_apart(self.program, self._lowering.concrete, self.program.inputs[0], x)
+    def _checked(self, x1: Given, x2: Given | None) -> tuple[Tensor | Batch, Tensor | Batch | None]:
+        """Both sides as they are cut into tiles, checked."""
+        needed = [name for name in self.program.inputs if name in self._lowering.values]
+        sides = batch_of(self.program, x1), None if x2 is None else batch_of(self.program, x2)
+        for name, x in zip(("x1", "x2"), sides, strict=True):
+            if x is not None:
+                check_given(self.program, needed, x, name)
+                check_examples_apart(self.program, self._lowering.concrete, tensors_of(self.program, x))
+        return sides
 
     def _grams(
-        self, x1: Tensor, x2: Tensor | None, wanted: Sequence[tuple[str, Field]], dtype: torch.dtype, show: bool
+        self, x1: Given, x2: Given | None, wanted: Sequence[tuple[str, Field]], dtype: torch.dtype, show: bool
     ) -> list[Tensor]:
         """One matrix per wanted moment or tangent, tile by tile, sharing what they have in common."""
         if self._sampler is not None:
             return [estimate.mean for estimate in self._estimates(x1, x2, wanted, dtype, show)[0]]
-        self._check(x1, x2)
+        x1, x2 = self._checked(x1, x2)
         n1, n2 = x1.shape[0], (x1 if x2 is None else x2).shape[0]
         side = self.tile_side()
         results = [torch.empty(n1, n2, dtype=dtype) for _ in wanted]
@@ -224,7 +227,7 @@ class Limit:
         return results
 
     def sampled(
-        self, x1: Tensor, x2: Tensor | None = None, *, dtype: torch.dtype = torch.float64, show_progress: bool = False
+        self, x1: Given, x2: Given | None = None, *, dtype: torch.dtype = torch.float64, show_progress: bool = False
     ) -> SampledKernels:
         """Both kernels by samples of one coordinate, with their standard errors.
 
@@ -238,12 +241,11 @@ class Limit:
         return SampledKernels(samples, relative, nngp.mean, ntk.mean, nngp.error, ntk.error)
 
     def _estimates(
-        self, x1: Tensor, x2: Tensor | None, wanted: Sequence[tuple[str, Field]], dtype: torch.dtype, show: bool
+        self, x1: Given, x2: Given | None, wanted: Sequence[tuple[str, Field]], dtype: torch.dtype, show: bool
     ) -> tuple[list[Estimate], int, float]:
         """One estimate per wanted moment or tangent; most samples of a tile, and its largest relative error."""
         assert self._sampler is not None
-        self._check(x1, x2)
-        grams = sampled_grams(self._sampler, self._data, (x1, x2), wanted, dtype, show)
+        grams = sampled_grams(self._sampler, self._data, self._checked(x1, x2), wanted, dtype, show)
         for key, error in grams.errors.items():
             self._errors[key] = max(self._errors.get(key, 0.0), error)
         return grams.estimates, grams.samples, grams.relative
@@ -285,7 +287,7 @@ def _parts(value: object) -> list[object]:
 def rule_mixes(value: object) -> bool:
     """Whether a lowered value is a position map that is no copy of positions."""
     parts = value.parts if isinstance(value, Concat) else (value,)
-    return any(isinstance(part, Attended) or isinstance(part, Moved) and not part.move.gathers for part in parts)
+    return any(isinstance(part, Attended) or (isinstance(part, Moved) and not part.move.gathers) for part in parts)
 
 
 def infinite(

@@ -24,6 +24,8 @@ def single_coordinate(run: Lowering, node: Node, *, mixed: bool = False) -> list
     layout: list[int] = []
     for axis in run.axes(node.args[0]):
         if any(f.kind is AxisKind.BATCH for f in axis):
+            if axis[0].kind is not AxisKind.BATCH:
+                raise run.refuse(node, "one of its axes holds positions and then the batch")
             layout.append(-1)
         elif any(f.kind in COORDINATES for f in axis):
             inside = position_sizes((axis,))
@@ -37,11 +39,19 @@ def single_coordinate(run: Lowering, node: Node, *, mixed: bool = False) -> list
     return layout
 
 
+def laid_out(values: Tensor, layout: list[int]) -> Tensor:
+    """``[N, *P]`` in the shape of an operand, with N in the place of its batch."""
+    front = layout.index(-1)
+    return values.reshape(-1, *layout[:front], *layout[front + 1 :]).movedim(0, front)
+
+
 def _joint(run: Lowering, node: Node, positions: Sizes, *, result: int | None = None) -> Field:
     """The node's own operation on one coordinate at all positions."""
     source = run.field(node.args[0], node)
     check_random(run, node, source.parts if isinstance(source, Concat) else (source,))
     layout = single_coordinate(run, node)
+    if layout[0] != -1:
+        raise run.refuse(node, "the batch is not the first axis of its operand")
     assert node.target is not None
     target, rest, options = node.target, node.args[1:], node.kwargs
 

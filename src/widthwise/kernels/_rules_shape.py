@@ -11,7 +11,7 @@ from widthwise.kernels._fields_stacked import picked
 from widthwise.kernels._lowering import Lowered, Lowering, Transposed, position_sizes, rule
 from widthwise.kernels._positions import moved, reordered, reshaped
 from widthwise.kernels._rules_pointwise import position_axes
-from widthwise.kernels._rules_sampled import averaged, averages_coordinates, single_coordinate
+from widthwise.kernels._rules_sampled import averaged, averages_coordinates, laid_out, single_coordinate
 from widthwise.program import Axis, AxisKind, Node, Weight, axis_size
 
 SAME = [
@@ -99,9 +99,10 @@ def positionwise(run: Lowering, node: Node, *, gathers: bool, mixed: bool = Fals
     layout = single_coordinate(run, node, mixed=mixed)
     positions = position_sizes(node.axes)
     target, rest, options = node.target, node.args[1:], node.kwargs
+    place = next((i for i, axis in enumerate(node.axes) if any(f.kind is AxisKind.BATCH for f in axis)), 0)
 
     def apply(moment: Tensor) -> Tensor:
-        return target(moment.reshape(layout), *rest, **options).reshape(-1, *positions)
+        return target(laid_out(moment, layout), *rest, **options).movedim(place, 0).reshape(-1, *positions)
 
     run.rules[node.name] = "exact"
     return blockwise(lambda part: moved(part, positions, apply, gathers=gathers), source)
