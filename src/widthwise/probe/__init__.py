@@ -8,6 +8,7 @@ from widthwise.probe._kernel_drift import KernelDrift, kernel_drift
 from widthwise.probe._linearize import Linearized, linearize
 from widthwise.probe._moments import ActivationMoments, activation_moments
 from widthwise.probe._ntk import empirical_ntk
+from widthwise.probe._ntk_products import ntk_largest_eigenvalue, ntk_trace, ntk_vector_product
 from widthwise.probe._random_features import RandomFeatureTable, random_feature_regression, ridge_predictions
 
 __all__ = [
@@ -23,6 +24,9 @@ __all__ = [
     "kernel_drift",
     "largest_curvature",
     "last_layer",
+    "ntk_largest_eigenvalue",
+    "ntk_trace",
+    "ntk_vector_product",
     "linearize",
     "per_example_gradients",
     "random_feature_regression",
