@@ -1,21 +1,30 @@
 """Scaling: parametrisations that hold at every width, and the checks that prove it."""
 
 from widthwise.scaling._abc import AbcReport, AbcTable, abc, classify, named_abc
+from widthwise.scaling._coordinate_check import CoordinateCheck, coordinate_check
+from widthwise.scaling._diagnosis import LayerVerdict, Observation
 from widthwise.scaling._families import FAMILIES, family_of
 from widthwise.scaling._parametrize import parametrize
 from widthwise.scaling._plan import ParameterGroups, ScalingPlan, ScorePlan, WeightPlan
+from widthwise.scaling._slopes import Slope, fit_slope
 
 __all__ = [
     "FAMILIES",
     "AbcReport",
     "AbcTable",
+    "CoordinateCheck",
+    "LayerVerdict",
+    "Observation",
     "ParameterGroups",
     "ScalingPlan",
     "ScorePlan",
+    "Slope",
     "WeightPlan",
     "abc",
     "classify",
+    "coordinate_check",
     "family_of",
+    "fit_slope",
     "named_abc",
     "parametrize",
 ]

@@ -83,27 +83,51 @@ def parametrize(
     >>> [(group["weights"], group["lr"]) for group in groups]
     [(['0.weight'], 3.2), (['0.bias'], 25.6), (['2.weight'], 0.000390625), (['2.bias'], 0.1)]
     """
-    _check(lr, gamma, depth_rule, weight_decay)
     examples = guess_examples(module) if example_inputs is None else example_inputs
     with without_multipliers(module, base):
-        program, base_program = _programs(module, base, examples)
+        programs = _programs(module, base, examples)
+    return parametrize_traced(
+        module, *programs, scheme=scheme, lr=lr, optimizer=optimizer, gamma=gamma, depth_rule=depth_rule,
+        base_depth=base_depth, weight_decay=weight_decay, eps=eps, overrides=overrides, init=init, dry_run=dry_run,
+    )  # fmt: skip
+
+
+def parametrize_traced(
+    module: nn.Module,
+    program: Program,
+    base: Program | None,
+    *,
+    scheme: str | AbcByRole,
+    lr: float,
+    optimizer: str,
+    gamma: float = 1.0,
+    depth_rule: DepthRule = "none",
+    base_depth: int | None = None,
+    weight_decay: float = 0.0,
+    eps: float = 1e-8,
+    overrides: Mapping[str, Override] | None = None,
+    init: bool = True,
+    dry_run: bool = False,
+) -> ParameterGroups:
+    """`parametrize` for a module whose program (and that of its base) is there already."""
+    _check(lr, gamma, depth_rule, weight_decay)
     planner = _Planner(
         rule=rule_of(scheme),
-        relative=base_program is not None,
+        relative=base is not None,
         own_init=scheme == "standard",
         optimizer=optimizer.lower(),
         program=program,
-        base=base_program or program,
+        base=base or program,
         branches=residual_branches(program),
-        depth=_depth_factors(depth_rule, program, base_program, base_depth),
+        depth=_depth_factors(depth_rule, program, base, base_depth),
         gamma=gamma,
         overrides=overrides or {},
         before=getattr(module, RECORD, {}),
     )
     rows = tuple(planner.row(weight, lr, weight_decay, eps) for weight in program.weights)
-    scores, notes = planner.scores() if scheme in ("spectral", "mup", "mean-field") else ((), [])
+    scores = tuple(planner.scores()) if scheme in ("spectral", "mup", "mean-field") else ()
     name = scheme if isinstance(scheme, str) else "abc"
-    plan = ScalingPlan(name, optimizer.lower(), rows, tuple(scores), tuple(notes + planner.notes))
+    plan = ScalingPlan(name, optimizer.lower(), rows, scores, tuple(planner.notes))
     if not dry_run:
         _apply(module, program, plan, init)
     return ParameterGroups(plan)
@@ -280,10 +304,9 @@ class _Planner:
             return own * applied, 1.0
         return own * change, change / applied
 
-    def scores(self) -> tuple[list[ScorePlan], list[str]]:
+    def scores(self) -> list[ScorePlan]:
         """Attention scores divided by the head size instead of its root."""
         found: list[ScorePlan] = []
-        notes: list[str] = []
         base = queries(self.base) if self.relative else []
         for index, query in enumerate(queries(self.program)):
             other = base[index].head_size if index < len(base) else REFERENCE_HEAD
@@ -291,7 +314,7 @@ class _Planner:
                 continue
             factor = (other / query.head_size) ** 0.5
             found.append(ScorePlan(query.node, query.module_path, query.head_size, query.scale, factor, query.block))
-        return found, notes
+        return found
 
 
 _REASONS = {

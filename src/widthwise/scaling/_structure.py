@@ -27,14 +27,14 @@ class Branches(Value):
 
 @dataclass(frozen=True)
 class Query(Value):
-    """Where the queries of one attention come from.
+    """Where the queries and keys of one attention come from.
 
     Attributes:
         node: the attention node.
         head_size: coordinates of a head.
         scale: what the scores are multiplied by.
-        module_path: the module whose output holds the queries.
-        block: which part of its last axis they are (start, stop, in units of the whole), (0, 1) for all.
+        module_path, key_path: the modules whose outputs hold queries and keys (keys: None where not found).
+        block, key_block: which part of the last axis they are (start, stop, in units of the whole), (0, 1) for all.
         source: ``"matrix"`` or ``"norm"``, what computes them there.
     """
 
@@ -44,6 +44,8 @@ class Query(Value):
     module_path: str
     block: tuple[float, float]
     source: str
+    key_path: str | None
+    key_block: tuple[float, float]
 
 
 def residual_branches(program: Program) -> Branches:
@@ -90,12 +92,13 @@ def queries(program: Program) -> list[Query]:
     found = []
     for node in program.nodes:
         if node.op.startswith(SCORES):
-            query, scale = node.args[0], node.kwargs.get("scale", node.args[6] if len(node.args) > 6 else None)
+            query, key = node.args[:2]
+            scale = node.kwargs.get("scale", node.args[6] if len(node.args) > 6 else None)
         elif "softmax" in node.op:
             product = _scores_of(program, node)
             if product is None:
                 continue
-            query, scale = product.args[0], None
+            query, key, scale = product.args[0], product.args[1], None
         else:
             continue
         source = _producer(program, query)
@@ -104,7 +107,9 @@ def queries(program: Program) -> list[Query]:
             owner, block = source
             kind = "norm" if any(op in owner.op for op in NORM_OPS) else "matrix"
             scale = float(scale) if isinstance(scale, (int, float)) else shape[-1] ** -0.5
-            found.append(Query(node.name, shape[-1], scale, owner.module_path, block, kind))
+            other = _producer(program, key) if isinstance(key, Ref) else None
+            key_path, key_block = (other[0].module_path, other[1]) if other else (None, (0.0, 1.0))
+            found.append(Query(node.name, shape[-1], scale, owner.module_path, block, kind, key_path, key_block))
     return found
 
 

@@ -1,0 +1,257 @@
+"""`coordinate_check`: do activations, updates and attention scores keep their size as the width grows?"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from widthwise.core import Axis, DataError, Figure, Line, ModelError, Value, progress, seeded
+from widthwise.program import Program, trace
+from widthwise.scaling._diagnosis import LayerVerdict, Observation, Status, allowed, verdicts
+from widthwise.scaling._families import family_of
+from widthwise.scaling._multipliers import without_multipliers
+from widthwise.scaling._observe import Recorder, Sizes, alignments, rms, score_tensors, weight_sizes
+from widthwise.scaling._parametrize import parametrize_traced
+from widthwise.scaling._runs import Batch, Data, Loss, batch_loss, batch_of, call, make_optimizers
+from widthwise.scaling._schemes import AbcByRole
+from widthwise.scaling._slopes import fit_slope
+
+Build = Callable[[int], nn.Module]
+Groups = Callable[[nn.Module], Iterable[dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class CoordinateCheck(Value):
+    """Exponents of width of everything that was watched, and what they say.
+
+    Attributes:
+        widths: that were built.
+        steps, seeds: optimiser steps, and networks per width.
+        observations: one per observable and place.
+        verdicts: the broken rules; none where all hold.
+        values: sizes by observable and place, ``[seeds, widths]``.
+    """
+
+    widths: tuple[int, ...]
+    steps: int
+    seeds: int
+    observations: tuple[Observation, ...]
+    verdicts: tuple[LayerVerdict, ...]
+    values: dict[tuple[str, str], np.ndarray] = field(repr=False, metadata={"plain": False})
+
+    @property
+    def passed(self) -> bool:
+        """Whether every watched exponent may be what it has to be."""
+        return all(seen.status == "holds" for seen in self.observations) and not self.verdicts
+
+    def of(self, observable: str) -> dict[str, Observation]:
+        """The observations of one kind by place."""
+        return {seen.place: seen for seen in self.observations if seen.observable == observable}
+
+    def __str__(self) -> str:
+        rows = [f"{'observable':<14} {'place':<44} {'exponent':>9}  95 % interval    verdict"]
+        for seen in self.observations:
+            shown = f"{'-':>9}" + " " * 18
+            if seen.slope is not None:
+                interval = f"[{seen.slope.low:+.2f}, {seen.slope.high:+.2f}]"
+                shown = f"{seen.slope.value:>+9.3f}  {interval:<16}"
+            rows.append(f"{seen.observable:<14} {seen.place:<44} {shown} {seen.status}")
+        rows += [("consequence: " if v.consequence else "BROKEN: ") + f"{v.rule}: {v.sentence}" for v in self.verdicts]
+        rows.append("every exponent holds" if self.passed else f"{len(self.verdicts)} broken rules")
+        return "\n".join(rows)
+
+    def figure(self, observable: str = "change") -> Figure:
+        """Sizes against width, one line per place."""
+        lines = []
+        for slot, (_, place) in enumerate(key for key in self.values if key[0] == observable):
+            mean = self.values[observable, place].mean(0)
+            lines.append(Line(place or "output", self.widths, tuple(map(float, mean)), slot, markers=True))
+        return Figure(
+            f"Coordinate check: {observable} after {self.steps} steps",
+            Axis("width", "log"),
+            Axis("root mean square" if "change" in observable else "size", "log"),
+            tuple(lines),
+            "Level lines hold at every width; rising or falling ones break a rule.",
+        )
+
+
+def coordinate_check(
+    build: Build,
+    widths: Sequence[int],
+    data: Data,
+    *,
+    scheme: str | AbcByRole = "spectral",
+    optimizer: str = "adamw",
+    lr: float = 1e-2,
+    base_width: int | None = None,
+    groups: Groups | None = None,
+    steps: int = 3,
+    seeds: int = 3,
+    batch_size: int = 64,
+    loss: Loss | None = None,
+    tolerance: float = 0.1,
+    seed: int = 0,
+    show_progress: bool = False,
+    **settings: Any,
+) -> CoordinateCheck:
+    """Train networks of several widths for a few steps on one batch, and fit how every size depends on the width.
+
+    Args:
+        build: width to module; seeded here.
+        widths: at least three.
+        data: a data set, ``(inputs, targets)``, or keyword arguments of a module that returns its loss.
+        scheme, optimizer, lr: for `parametrize`, relative to `base_width` (the smallest width).
+        groups: a user's own parametrisation instead: sets up a module and gives its parameter groups.
+        steps: optimiser steps, all on one batch of `batch_size` examples.
+        seeds: networks per width.
+        loss: ``loss(output, targets)``; cross-entropy or half the squared error if None.
+        tolerance: how far from zero an exponent may be.
+        settings: more of `parametrize`'s arguments.
+
+    Raises:
+        DataError: fewer than three widths.
+        ModelError: the widths change no weight, or change the depth too.
+
+    Source: arXiv:2203.03466, appendix D.1 (coordinate check); arXiv:2310.17813 (natural norms).
+
+    >>> import torch
+    >>> from torch import nn
+    >>> def build(n):
+    ...     return nn.Sequential(nn.Linear(4, n), nn.ReLU(), nn.Linear(n, n), nn.ReLU(), nn.Linear(n, 2))
+    >>> data = torch.randn(32, 4), torch.randint(2, (32,))
+    >>> check = coordinate_check(build, [32, 64, 128], data, scheme="standard", optimizer="adam", seeds=2)
+    >>> "readout init" in [verdict.rule for verdict in check.verdicts]
+    True
+    """
+    widths = tuple(sorted(set(widths)))
+    if len(widths) < 3:
+        raise DataError(f"{len(widths)} widths are too few for an exponent; give at least three.")
+    batch = batch_of(data, batch_size, seed)
+    check_factory(build, widths)
+    programs = {width: traced(build(width), batch, build(_another(width, widths))) for width in widths}
+    base_width = widths[0] if base_width is None else base_width
+    base = programs.get(base_width) or traced(build(base_width), batch, build(_another(base_width, widths)))
+
+    def prepared(module: nn.Module, program: Program) -> Iterable[dict[str, Any]]:
+        if groups is not None:
+            return groups(module)
+        return parametrize_traced(module, program, base, scheme=scheme, lr=lr, optimizer=optimizer, **settings)
+
+    collected: list[list[Sizes]] = []
+    with progress("coordinate check", seeds * len(widths), show=show_progress) as advance:
+        for number in range(seeds):
+            collected.append([])
+            for width in widths:
+                with seeded(seed, "coordinate check", width, number):
+                    module = build(width)
+                program = rebound(programs[width], module)
+                run = _Run(module, program, batch, list(prepared(module, program)), optimizer, loss)
+                collected[-1].append(run.sizes(steps))
+                advance(1)
+    return _result(widths, steps, seeds, collected, programs[widths[0]], tolerance, family_of(optimizer) == "gradient")
+
+
+def _another(width: int, widths: Sequence[int]) -> int:
+    return widths[0] if width == widths[-1] else widths[-1]
+
+
+def check_factory(build: Build, widths: Sequence[int]) -> None:
+    """A factory has to change weights with the width, and nothing else.
+
+    Raises:
+        ModelError: it does not.
+    """
+    first, last = dict(build(widths[0]).named_parameters()), dict(build(widths[-1]).named_parameters())
+    if first.keys() != last.keys():
+        name = sorted(first.keys() ^ last.keys())[0]
+        raise ModelError(f"parameter {name} exists at some widths only; the width may not change the depth.")
+    if all(first[name].shape == last[name].shape for name in first):
+        raise ModelError(f"widths {widths[0]} and {widths[-1]} give weights of equal shapes; build(width) must use it.")
+
+
+def traced(module: nn.Module, batch: Batch, wider: nn.Module) -> Program:
+    """The program of a module whose multipliers are left out."""
+    with without_multipliers(module):
+        return trace(module, batch[0], wider=wider)
+
+
+def rebound(program: Program, module: nn.Module) -> Program:
+    """The program of one network for another draw of it."""
+    parameters = dict(module.named_parameters(remove_duplicate=False))
+    weights = tuple(replace(weight, value=parameters[weight.name]) for weight in program.weights)
+    return replace(program, weights=weights)
+
+
+@dataclass
+class _Run:
+    """One network: what is seen before, during and after its steps."""
+
+    module: nn.Module
+    program: Program
+    batch: Batch
+    groups: list[dict[str, Any]]
+    optimizer: str
+    loss: Loss | None
+
+    def sizes(self, steps: int) -> Sizes:
+        """All observables; updates are those of the first step, which no other layer's mistake has changed yet."""
+        optimizers = make_optimizers(self.groups, self.optimizer)
+        before = {weight.name: weight.value.detach().clone() for weight in self.program.weights}
+        start, inputs = self._look()
+        found: Sizes = {("activation", path): rms(value) for path, value in start["outputs"].items()}
+        found |= {("score", path): rms(value) for path, value in start["scores"].items()}
+        found |= weight_sizes(self.module, self.program, before, "weight")
+        for step in range(steps):
+            for one in optimizers:
+                one.zero_grad()
+            batch_loss(self.module, self.batch, self.loss).backward()
+            for one in optimizers:
+                one.step()
+            if step == 0:
+                updates = {w.name: w.value.detach() - before[w.name] for w in self.program.weights}
+                found |= weight_sizes(self.module, self.program, updates, "update")
+                found |= alignments(self.program, inputs, updates)
+        end, _ = self._look()
+        for kind, name in (("outputs", "change"), ("scores", "score change")):
+            found |= {(name, path): rms(end[kind][path] - value) for path, value in start[kind].items()}
+        return found
+
+    def _look(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor]]:
+        recorder = Recorder(self.module)
+        with recorder.recording(), torch.no_grad():
+            call(self.module, self.batch[0])
+        return {"outputs": recorder.outputs, "scores": score_tensors(self.program, recorder.outputs)}, recorder.inputs
+
+
+def _result(
+    widths: tuple[int, ...], steps: int, seeds: int, collected: list[list[Sizes]], program: Program, tolerance: float,
+    gradient: bool,
+) -> CoordinateCheck:  # fmt: skip
+    keys = [key for key in collected[0][0] if all(key in sizes for row in collected for sizes in row)]
+    values = {key: np.array([[sizes[key] for sizes in row] for row in collected]) for key in keys}
+    readouts = _readout_paths(program)
+    found: dict[tuple[str, str], Observation] = {}
+    for (observable, place), table in values.items():
+        slope = fit_slope(np.array(widths, dtype=float), table)
+        low, high = allowed(observable, place, program, readouts, tolerance)
+        status: Status
+        if slope is None:
+            status = "diverged" if not np.isfinite(table).all() else "holds"
+        else:
+            inside = slope.within(low, high)
+            status = "holds" if inside else "uncertain" if inside is None else "broken"
+        if slope is not None or status == "diverged":
+            found[observable, place] = Observation(observable, place, slope, status)
+    return CoordinateCheck(widths, steps, seeds, tuple(found.values()), verdicts(found, program, gradient), values)
+
+
+def _readout_paths(program: Program) -> frozenset[str]:
+    """Modules whose output has no growing axis: those of readouts and tied tables."""
+    paths = {node.module_path for node in program.nodes if node.name == program.output}
+    for weight in program.weights:
+        if weight.role.value == "output":
+            paths |= {user.module_path for user in program.users(weight.name)}
+    return frozenset(paths)

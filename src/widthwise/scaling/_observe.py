@@ -1,0 +1,152 @@
+"""What one run shows: sizes of activations, of their changes, of weights and their updates, and of attention scores."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from widthwise.program import Program, Role, Weight
+from widthwise.scaling._multipliers import ScaledInput
+from widthwise.scaling._structure import Query, queries
+
+Sizes = dict[tuple[str, str], float]
+"""(observable, place) -> size."""
+
+
+class Recorder:
+    """Outputs and inputs of the modules that own weights, from one forward pass."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.outputs: dict[str, Tensor] = {}
+        self.inputs: dict[str, Tensor] = {}
+        self._module = module
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """Record inside the block; a module that is called again adds to what it gave before."""
+        self.outputs, self.inputs = {}, {}
+        handles = [
+            part.register_forward_hook(self._keep(path))
+            for path, part in self._module.named_modules()
+            if next(part.parameters(recurse=False), None) is not None
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _keep(self, path: str) -> Any:
+        def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            value = output[0] if isinstance(output, (tuple, list)) else output
+            if isinstance(value, Tensor) and value.is_floating_point():
+                value = value.detach().float()
+                known = self.outputs.get(path)
+                again = known is not None and known.shape[1:] == value.shape[1:]
+                self.outputs[path] = torch.cat([known, value]) if again and known is not None else value
+            if args and isinstance(args[0], Tensor) and args[0].is_floating_point():
+                self.inputs[path] = args[0].detach().float()
+
+        return hook
+
+
+def rms(value: Tensor) -> float:
+    """Root mean square."""
+    return float(value.square().mean().sqrt())
+
+
+def spectral_norm(matrix: Tensor, iterations: int = 40) -> float:
+    """Largest singular value by power iteration (from below; 1 % for well-separated values)."""
+    flat = matrix.detach().reshape(matrix.shape[0], -1).float()
+    start = torch.ones(flat.shape[1]) + torch.linspace(0, 1, flat.shape[1])
+    vector = start.to(flat) / start.norm()
+    for _ in range(iterations):
+        image = flat.T @ (flat @ vector)
+        norm = image.norm()
+        if not norm > 0:
+            return 0.0
+        vector = image / norm
+    return float((flat @ vector).norm())
+
+
+def natural_size(weight: Weight, value: Tensor) -> float:
+    """Spectral norm over sqrt(fan_out / fan_in); root mean square of the entries of vectors and tables.
+
+    Source: arXiv:2310.17813, condition 1; both sizes are of order one, for weights and updates, where features learn.
+    """
+    if weight.role in (Role.VECTOR, Role.EMBEDDING) or value.dim() < 2:
+        return rms(value.detach().float())
+    matrix = value if value.dim() != 3 or weight.module_type.startswith("Conv") else value[0]
+    return spectral_norm(matrix) * (weight.fan_in / weight.fan_out) ** 0.5
+
+
+def multiplier_at(module: nn.Module, path: str) -> float:
+    """The input multiplier that stands at a submodule."""
+    hooks = module.get_submodule(path)._forward_pre_hooks.values()
+    return next((hook.factor for hook in hooks if isinstance(hook, ScaledInput)), 1.0)
+
+
+def readout_of_tied(program: Program, weight: Weight) -> str | None:
+    """Path of the module where an embedding table is used as the readout."""
+    users = [node for node in program.users(weight.name) if "embedding" not in node.op]
+    if weight.role is not Role.EMBEDDING:
+        return None
+    return next((node.module_path for node in users if any(op in node.op for op in ("linear", "mm", "matmul"))), None)
+
+
+def weight_sizes(module: nn.Module, program: Program, values: dict[str, Tensor], observable: str) -> Sizes:
+    """Natural sizes of weights or updates, multipliers counted in; tied readouts stand on their own."""
+    found: Sizes = {}
+    for weight in program.weights:
+        if weight.role is Role.FINITE:
+            continue
+        value = values[weight.name]
+        path = readout_of_tied(program, weight)
+        factor = 1.0 if weight.role in (Role.VECTOR, Role.EMBEDDING) else multiplier_at(module, weight.module_path)
+        found[observable, weight.name] = natural_size(weight, value) * factor
+        if path is not None:
+            scale = (weight.fan_out / value.shape[0]) ** 0.5
+            found[f"tied {observable}", weight.name] = spectral_norm(value) * scale * multiplier_at(module, path)
+    return found
+
+
+def score_tensors(program: Program, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Attention scores ``scale q k'`` per attention from recorded queries and keys (rotations by position left out)."""
+    found = {}
+    for query in queries(program):
+        q, k = _heads(outputs, query.module_path, query.block, query), None
+        if query.key_path is not None:
+            k = _heads(outputs, query.key_path, query.key_block, query)
+        if q is not None and k is not None and q.shape[2] % k.shape[2] == 0:
+            k = k.repeat_interleave(q.shape[2] // k.shape[2], dim=2)
+            found[query.module_path] = torch.einsum("bphd,bqhd->bhpq", q, k) * query.scale
+    return found
+
+
+def _heads(outputs: dict[str, Tensor], path: str, block: tuple[float, float], query: Query) -> Tensor | None:
+    value = outputs.get(path)
+    if value is None or value.dim() < 2:
+        return None
+    size = value.shape[-1]
+    value = value[..., round(block[0] * size) : round(block[1] * size)]
+    if value.dim() == 4:
+        return value if value.shape[-1] == query.head_size else None
+    if value.dim() != 3 or value.shape[-1] % query.head_size:
+        return None
+    return value.reshape(*value.shape[:2], -1, query.head_size)
+
+
+def alignments(program: Program, inputs: dict[str, Tensor], updates: dict[str, Tensor]) -> Sizes:
+    """``|dW x| / (|dW| |x|)`` of plain linear layers: 1 where the update acts on its inputs with its full norm."""
+    found: Sizes = {}
+    for weight in program.weights:
+        x, update = inputs.get(weight.module_path), updates[weight.name]
+        if x is None or update.dim() != 2 or weight.role in (Role.VECTOR, Role.EMBEDDING):
+            continue
+        matrix = update.T if x.shape[-1] == update.shape[1] and weight.module_type != "Conv1D" else update
+        norm = spectral_norm(update)
+        if x.shape[-1] == matrix.shape[0] and norm > 0:
+            found["alignment", weight.name] = float((x @ matrix.float()).norm() / (norm * x.norm()))
+    return found
