@@ -95,6 +95,8 @@ def _unit(field: Field) -> tuple[float, Field]:
 
 def attend(run: Lowering, node: Node, scores: Scores, value: Ref) -> Attended:
     """Average values with the weights of scores."""
+    if run.sampling:
+        raise run.refuse(node, "attention has no samples of one coordinate, which another operation here needs")
     axes = run.axes(value)
     keys = _tokens(run, node, axes, -2, "values")
     _check_entries(run, node, axes[-1], "values")

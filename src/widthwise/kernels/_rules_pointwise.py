@@ -23,6 +23,7 @@ from widthwise.kernels._fields import (
 )
 from widthwise.kernels._fields_joint import Averaged
 from widthwise.kernels._fields_stacked import elementwise, together
+from widthwise.kernels._fused import fused
 from widthwise.kernels._lowering import Concrete, Lowered, Lowering, constant_value, position_sizes, rule
 from widthwise.kernels._sampling import NoSamplingRule, gaussian_atoms
 from widthwise.kernels._walks import children
@@ -144,7 +145,7 @@ def image(run: Lowering, node: Node, phi: Activation, source: Field) -> Field:
     if source.gaussian:
         run.rules[node.name] = "exact" if phi.closed_form is not None else "quadrature"
         return Image(phi, source)
-    return sampled(run, node, phi.function, (source,), phi.name)
+    return sampled(run, node, phi.function, (source,), phi.name, smooth=not phi.kinks)
 
 
 def without_offset(source: Sum) -> tuple[float, Field]:
@@ -171,9 +172,23 @@ def shifted(phi: Activation, offset: float) -> Activation:
 
 
 def sampled(
-    run: Lowering, node: Node, function: Callable[..., torch.Tensor], sources: tuple[Field, ...], name: str
+    run: Lowering,
+    node: Node,
+    function: Callable[..., torch.Tensor],
+    sources: tuple[Field, ...],
+    name: str,
+    *,
+    smooth: bool = False,
 ) -> Field:
-    """An elementwise function of fields that are not all Gaussian."""
+    """An elementwise function of fields that are not all Gaussian; where it is one of a single one, an activation.
+
+    Args:
+        smooth: whether the function has no kinks.
+    """
+    activation_of_one = fused(function, sources, name) if smooth else None
+    if activation_of_one is not None:
+        run.rules[node.name] = "quadrature"
+        return activation_of_one
     result = together(lambda *fields: Local(function, fields, name), sources)
     run.rules[node.name] = "sampled"
     if run.sampling:
@@ -278,7 +293,7 @@ def multiply(run: Lowering, node: Node) -> Lowered:
     if any(isinstance(run.value(side), Concrete) for side in (left, right)):
         raise run.refuse(node, "it multiplies random coordinates by data")
     pair = (run.aligned(left, node), run.aligned(right, node))
-    return sampled(run, node, torch.mul, pair, "product")
+    return sampled(run, node, torch.mul, pair, "product", smooth=True)
 
 
 def gain(run: Lowering, node: Node, weight: Weight, axes: tuple[Axis, ...], source: Field) -> Field:
