@@ -13,11 +13,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from widthwise.core import Value, available_bytes, progress
-from widthwise.kernels._batch import Batch, joined
 from widthwise.kernels import _coordinates_fields  # noqa: F401 (registers fields)
+from widthwise.kernels._batch import Batch, joined
+from widthwise.kernels._coordinates_backward import Backward
 from widthwise.kernels._coordinates_values import Contribution, Coordinates
 from widthwise.kernels._fields import Field, Product, Sum
-from widthwise.kernels._fields_joint import Joint
+from widthwise.kernels._fields_joint import Joint, is_average
 from widthwise.kernels._walks import below
 
 SETS = 16
@@ -120,20 +121,29 @@ class Sampler:
         """For each wanted Gram matrix its value by each set, and the mean squares of the fields."""
         grams: list[list[Tensor]] = [[] for _ in wanted]
         squares: dict[int, list[Tensor]] = {}
-        tangents = any(what == "tangent" for what, _ in wanted)
+        averaged = any(is_average(one) for _, one in wanted)
+        tangents = any(what == "tangent" for what, _ in wanted) and not averaged
         for number in numbers:
             run = Coordinates(
                 data, batches, self.contribution, samples=size, seed=self.seed + number, tangents=tangents, dtype=dtype
             )
-            run.evaluate(list({id(f): f for _, one in wanted for f in _read(one)}.values()))
+            read = list({id(f): f for _, one in wanted for f in _read(one)}.values())
+            run.evaluate(read, keep_all=averaged)
             for (what, one), found in zip(wanted, grams, strict=True):
-                gram = run.gram(one, one, tangent=what == "tangent")
-                count = run.count
-                empty = torch.zeros(count, count, dtype=dtype)
-                found.append(empty if gram is None else gram.reshape(count, count, -1).mean(2))
+                found.append(_gram(run, what, one))
             for key, square in run.squares.items():
                 squares.setdefault(key, []).append(square)
         return grams, squares
+
+
+def _gram(run: Coordinates, what: str, field: Field) -> Tensor:
+    """``[n, n]``, mean over equal positions."""
+    if what == "tangent" and is_average(field):
+        return Backward(run, field).kernel
+    gram = run.gram(field, field, tangent=what == "tangent")
+    if gram is None:
+        return torch.zeros(run.count, run.count, dtype=run.dtype)
+    return gram.reshape(run.count, run.count, -1).mean(2)
 
 
 def _read(field: Field) -> list[Field]:

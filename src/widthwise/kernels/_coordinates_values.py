@@ -136,7 +136,7 @@ class Coordinates:
         for one in order:
             if isinstance(one, Product):
                 used[one.weight.name] = used.get(one.weight.name, 0) + 1
-        self.reused |= {name for name, count in used.items() if count > 1}
+        self.reused |= {name for name, count in used.items() if count > 1 or keep_all}
         last = {id(part): i for i, one in enumerate(order) for part in operands(one)}
         kept = {id(field) for field in fields}
         for i, one in enumerate(order):
@@ -231,12 +231,20 @@ class Coordinates:
         return Acting(
             field.transposed,
             variance,
-            self.contribution(field.weight, variance, field.contracted) if self.tangents else 0.0,
+            self.trained(field) if self.tangents else 0.0,
             contraction.diagonal if diagonal else contraction.full,
             contraction.positions,
             contraction.key[0] == "pointwise",
             diagonal,
         )
+
+    def trained(self, field: Product) -> float:
+        """What the matrix's own derivative is worth: that of its first use, times the ratio of contracted entries."""
+        variance, contracted = float(field.variance), field.contracted
+        if not field.transposed:
+            return self.contribution(field.weight, variance, contracted)
+        first = field.weight.value.numel() // contracted
+        return self.contribution(field.weight, variance * first / contracted, first) * contracted / first
 
     @draw.register
     def _(self, field: Sum) -> Track:

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from widthwise.kernels._fields import Field, Sizes
+from widthwise.core import UnsupportedOperation
+from widthwise.kernels._fields import Field, Moved, Sizes, Sum
+from widthwise.kernels._walks import below
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,3 +42,22 @@ class Averaged(Field):
     @property
     def positions(self) -> Sizes:  # type: ignore[override]
         return self.source.positions
+
+
+def is_average(output: Field) -> bool:
+    """Whether an output consists of averages over coordinates, up to factors and positions.
+
+    Raises:
+        UnsupportedOperation: it holds an average, and other things too.
+    """
+    if _averages(output):
+        return True
+    if any(isinstance(field, Averaged) for field in below(output)):
+        raise UnsupportedOperation("mean", "", "an average over coordinates is used inside the network")
+    return False
+
+
+def _averages(output: Field) -> bool:
+    if isinstance(output, Sum):
+        return all(_averages(term) for _, term in output.terms)
+    return _averages(output.source) if isinstance(output, Moved) else isinstance(output, Averaged)

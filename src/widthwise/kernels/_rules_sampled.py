@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from widthwise.kernels._checks import COORDINATES
-from widthwise.kernels._fields import Concat, Field, Moved, Sizes, Sum, blockwise
+from widthwise.kernels._fields import Concat, Field, Sizes, blockwise
 from widthwise.kernels._fields_joint import Averaged, Joint
 from widthwise.kernels._lowering import Concrete, Lowered, Lowering, Several, position_sizes, rule
 from widthwise.kernels._rules_pointwise import check_random, position_axes
@@ -149,12 +149,3 @@ def averaged(run: Lowering, node: Node) -> Field:
     if isinstance(source, Concat):
         raise run.refuse(node, "it averages over concatenated coordinates")
     return Averaged(source, width, 1.0 if ".mean" in node.op else float(width))
-
-
-def averages(output: Field) -> list[Averaged]:
-    """The averages that an output consists of, up to factors and positions; empty where it is another field."""
-    if isinstance(output, Averaged):
-        return [output]
-    if isinstance(output, Sum):
-        return [found for _, term in output.terms for found in averages(term)]
-    return averages(output.source) if isinstance(output, Moved) else []
