@@ -2,12 +2,13 @@
 
 from widthwise.kernels._fields import Field, Inputs, Product, Shared, Tokens
 from widthwise.kernels._fields_attention import Attended
+from widthwise.kernels._fields_filtered import Tap
 from widthwise.kernels._walks import children
 
 
 def origins(field: Field) -> frozenset[str]:
     """Names of the weights whose entries of one coordinate the field depends on; data count as a name too."""
-    if isinstance(field, (Product, Shared, Tokens)):
+    if isinstance(field, (Product, Shared, Tokens, Tap)):
         return frozenset({f"{field.weight.name} at {id(field.weight)}"})
     if isinstance(field, Inputs):
         return frozenset({"data"})

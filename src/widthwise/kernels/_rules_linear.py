@@ -1,5 +1,6 @@
 """Rules of operations that multiply by a random matrix: linear, matmul, convolution, embedding."""
 
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -72,7 +73,7 @@ def matmul(run: Lowering, node: Node) -> Lowered:
     return contract_last_axis(run, node, node.args[0], node.args[1], rows_are_outputs=False)
 
 
-def _spread(value: Any, count: int) -> tuple[int, ...]:
+def spread(value: Any, count: int) -> tuple[int, ...]:
     value = tuple(value) if isinstance(value, (list, tuple)) else (value,)
     return value * count if len(value) == 1 else value
 
@@ -83,45 +84,70 @@ def _padding(value: Any, kernel: tuple[int, ...], dilation: tuple[int, ...]) -> 
     if value == "same":
         totals = [step * (taps - 1) for taps, step in zip(kernel, dilation, strict=True)]
         return [(total // 2, total - total // 2) for total in totals]
-    return [(amount, amount) for amount in _spread(value, len(kernel))]
+    return [(amount, amount) for amount in spread(value, len(kernel))]
 
 
-@rule(*(f"aten.conv{d}d.{form}" for d in (1, 2, 3) for form in ("default", "padding")))
-def convolution(run: Lowering, node: Node) -> Lowered:
-    operand, weight = node.args[0], run.value(node.args[1])
+@dataclass(frozen=True)
+class Filters:
+    """A convolution's parameter and how it moves over its operand."""
+
+    weight: Weight
+    groups: int
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: list[tuple[int, int]]
+    dilation: tuple[int, ...]
+    image: tuple[int, ...]
+
+    @property
+    def way(self) -> tuple:
+        """The same in comparable form."""
+        return ("filters", self.kernel, self.stride, tuple(self.padding), self.dilation, self.image)
+
+    @property
+    def contracted(self) -> int:
+        """Number of entries that one output sums over."""
+        return prod(self.weight.shape[1:])
+
+
+def filters(run: Lowering, node: Node) -> Filters:
+    """What a convolution does, checked."""
+    weight = run.value(node.args[1])
     if not isinstance(weight, Weight):
         raise run.refuse(node, "its filters are computed, not a parameter")
     dims = len(weight.shape) - 2
-    if run.arg(node, 6, "groups", 1) != 1:
-        raise run.refuse(node, "grouped and depthwise filters have no exact rule yet")
     kernel = tuple(weight.shape[2:])
-    stride, dilation = (_spread(run.arg(node, i, name, 1), dims) for i, name in ((3, "stride"), (5, "dilation")))
+    stride, dilation = (spread(run.arg(node, i, name, 1), dims) for i, name in ((3, "stride"), (5, "dilation")))
     padding = _padding(run.arg(node, 4, "padding", 0), kernel, dilation)
-    axes = run.axes(operand)
+    axes = run.axes(node.args[0])
     if len(axes) != dims + 2 or position_sizes(axes[:2]):
         raise run.refuse(node, "its operand is not batch, channels and image axes")
     image = tuple(axis_size(axis) for axis in axes[2:])
-    way = ("filters", kernel, stride, tuple(padding), dilation, image)
-    field: Field
-    if isinstance(run.value(operand), Concrete):
-        _, sizes = patches(torch.zeros(1, 1, *image, device="meta"), kernel, stride, padding, dilation)
-        positions = tuple(size for size in sizes if size > 1)
+    return Filters(weight, run.arg(node, 6, "groups", 1), kernel, stride, padding, dilation, image)
 
-        def read(tensor: Tensor) -> Tensor:
-            return patches(tensor, kernel, stride, padding, dilation)[0]
 
-        field, contraction = Inputs(operand.name, read, positions), pointwise(positions, ("patches", *way[1:]))
-    else:
-        field = run.field(operand, node)
-        check_contracted(run, node, axes, 1)
-        if prod(field.positions) != prod(image):
-            raise run.refuse(node, "its image axes do not hold all positions")
-        contraction = convolved(field.positions, image, kernel, stride, padding, dilation)
-    contracted = prod(weight.shape[1:])
-    run.used(weight, (*way, contraction.key), node)
-    run.rules[node.name] = "exact"
-    product = Product(weight, run.matrix(weight, contracted, node), contracted, field, contraction)
-    return run.with_bias(product, run.arg(node, 2, "bias"), node)
+def convolution_of_data(run: Lowering, node: Node, bank: Filters, channels: slice = slice(None)) -> Product:
+    """Filters on some channels of the data."""
+    geometry = (bank.kernel, bank.stride, bank.padding, bank.dilation)
+    _, sizes = patches(torch.zeros(1, 1, *bank.image, device="meta"), *geometry)
+    positions = tuple(size for size in sizes if size > 1)
+
+    def read(tensor: Tensor) -> Tensor:
+        return patches(tensor[:, channels], *geometry)[0]
+
+    field, contraction = Inputs(node.args[0].name, read, positions), pointwise(positions, ("patches", *bank.way[1:]))
+    variance = run.matrix(bank.weight, bank.contracted, node)
+    return Product(bank.weight, variance, bank.contracted, field, contraction)
+
+
+def convolution_of(run: Lowering, node: Node, bank: Filters, field: Field) -> Product:
+    """Filters on a random field."""
+    check_contracted(run, node, run.axes(node.args[0]), 1)
+    if prod(field.positions) != prod(bank.image):
+        raise run.refuse(node, "its image axes do not hold all positions")
+    contraction = convolved(field.positions, bank.image, bank.kernel, bank.stride, bank.padding, bank.dilation)
+    variance = run.matrix(bank.weight, bank.contracted, node)
+    return Product(bank.weight, variance, bank.contracted, field, contraction)
 
 
 @rule("aten.embedding.default")
