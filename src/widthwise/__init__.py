@@ -14,7 +14,7 @@ from widthwise.core import (
 from widthwise.kernels import KernelClassifier, KernelRegressor, Limit, infinite, monte_carlo_kernel, susceptibility
 from widthwise.probe import empirical_ntk
 from widthwise.program import Program, trace
-from widthwise.scaling import parametrize
+from widthwise.scaling import coordinate_check, parametrize, transfer_check
 from widthwise.theory import TaskSpectrum
 
 __version__ = "0.1.0"
@@ -32,6 +32,7 @@ __all__ = [
     "TraceError",
     "UnsupportedOperation",
     "WidthwiseError",
+    "coordinate_check",
     "data",
     "empirical_ntk",
     "forecast",
@@ -50,4 +51,5 @@ __all__ = [
     "theory",
     "trace",
     "train",
+    "transfer_check",
 ]

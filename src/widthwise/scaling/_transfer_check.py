@@ -1,0 +1,223 @@
+"""`transfer_check`: does the best learning rate stay where it is when the network grows?"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from widthwise.core import Axis, DataError, Figure, Line, Points, Value, derived_seed, progress, seeded
+from widthwise.scaling._coordinate_check import Build, check_factory, rebound, traced
+from widthwise.scaling._optimum import Drift, Optimum, fit_drift, optimum
+from widthwise.scaling._parametrize import parametrize_traced
+from widthwise.scaling._runs import Batch, Data, Loss, batch_loss, batch_of, make_optimizers
+from widthwise.scaling._schemes import AbcByRole
+
+GroupsAtRate = Callable[[nn.Module, float], Iterable[dict[str, Any]]]
+Schedule = Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler]
+
+
+@dataclass(frozen=True)
+class TransferCheck(Value):
+    """Learning-rate sweeps at several widths and what they say.
+
+    Attributes:
+        widths, lrs: the grid.
+        losses: final training loss ``[widths, seeds, lrs]``; infinite where a run diverged (kept, not dropped).
+        optima: the best learning rate at each width.
+        drift: of the best learning rate.
+        wider_is_better: whether the lowest loss never rises with the width by more than two standard errors.
+        tolerance: octaves over the whole range of widths that count as holding.
+    """
+
+    widths: tuple[int, ...]
+    lrs: tuple[float, ...]
+    losses: Float[np.ndarray, "widths seeds lrs"] = field(repr=False)
+    optima: tuple[Optimum, ...]
+    drift: Drift
+    wider_is_better: bool
+    tolerance: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the optimum drifts by at most `tolerance` octaves and no optimum lies at the grid's edge."""
+        return abs(self.drift.total) <= self.tolerance and not any(found.at_edge for found in self.optima)
+
+    @property
+    def diverged(self) -> int:
+        """Number of runs that diverged."""
+        return int(np.isinf(self.losses).sum())
+
+    def __str__(self) -> str:
+        rows = [f"{'width':>6}  {'best lr':>10}  {'± octaves':>9}  {'loss':>8}"]
+        for width, found in zip(self.widths, self.optima, strict=True):
+            edge = "  at the edge of the grid" if found.at_edge else ""
+            rows.append(f"{width:>6}  {2**found.octaves:>10.4g}  {found.stderr:>9.2f}  {found.loss:>8.4f}{edge}")
+        drift = self.drift
+        rows.append(
+            f"the best learning rate drifts by {drift.per_doubling:+.2f} octaves per doubling "
+            f"[{drift.low:+.2f}, {drift.high:+.2f}], {drift.total:+.2f} in all; {self.diverged} runs diverged"
+        )
+        rows.append("wider is better" if self.wider_is_better else "wider is not better everywhere")
+        return "\n".join(rows)
+
+    def figure(self) -> Figure:
+        """Loss against learning rate, one line per width."""
+        series: list[Line | Points] = []
+        for slot, (width, table) in enumerate(zip(self.widths, self.losses, strict=True)):
+            kept = np.isfinite(table).all(0)
+            x = tuple(float(lr) for lr, keep in zip(self.lrs, kept, strict=True) if keep)
+            mean = table[:, kept].mean(0)
+            error = table[:, kept].std(0, ddof=1) / len(table) ** 0.5 if len(table) > 1 else np.zeros(int(kept.sum()))
+            series.append(Line("", x, tuple(map(float, mean)), slot))
+            series.append(Points(f"width {width}", x, tuple(map(float, mean)), tuple(map(float, error)), slot))
+        return Figure(
+            "Learning-rate sweeps at several widths",
+            Axis("learning rate", "log"),
+            Axis("final training loss", "log"),
+            tuple(series),
+            "Settings transfer where the lowest points stand above one another; diverged runs are left out.",
+        )
+
+
+def transfer_check(
+    build: Build,
+    widths: Sequence[int],
+    data: Data,
+    lrs: Sequence[float],
+    *,
+    scheme: str | AbcByRole = "spectral",
+    optimizer: str = "adamw",
+    base_width: int | None = None,
+    groups: GroupsAtRate | None = None,
+    steps: int = 200,
+    seeds: int = 2,
+    batch_size: int = 64,
+    loss: Loss | None = None,
+    schedule: Schedule | None = None,
+    tolerance: float = 0.5,
+    seed: int = 0,
+    show_progress: bool = False,
+    **settings: Any,
+) -> TransferCheck:
+    """Sweep the learning rate at several widths on a short budget and fit how the best one moves.
+
+    Args:
+        build: width to module; seeded here.
+        widths: at least three.
+        data: a data set, ``(inputs, targets)``, or keyword arguments of a module that returns its loss.
+        lrs: learning rates at the base width, at least three, evenly spaced on a logarithmic scale.
+        scheme, optimizer, settings: for `parametrize`, relative to `base_width` (the smallest width).
+        groups: a user's own parametrisation instead: ``groups(module, lr)``.
+        steps: of each run; batches of `batch_size` are drawn alike in all runs of a seed.
+        schedule: makes a learning-rate scheduler from an optimiser; it has to keep the groups' ratios.
+        tolerance: octaves of drift over the whole range that still count as transfer.
+
+    Raises:
+        DataError: fewer than three widths or learning rates, or a schedule that sets absolute rates.
+        ModelError: the widths change no weight, or change the depth too.
+
+    Source: arXiv:2203.03466, figures 1 and 4.
+
+    >>> import torch
+    >>> from torch import nn
+    >>> def build(n):
+    ...     return nn.Sequential(nn.Linear(4, n), nn.ReLU(), nn.Linear(n, n), nn.ReLU(), nn.Linear(n, 2))
+    >>> x = torch.randn(256, 4, generator=torch.Generator().manual_seed(0))
+    >>> check = transfer_check(build, [16, 32, 64], (x, (x[:, 0] > 0).long()), [1e-3, 4e-3, 1.6e-2, 6.4e-2], steps=10)
+    >>> len(check.optima)
+    3
+    """
+    widths, lrs = tuple(sorted(set(widths))), tuple(sorted(set(lrs)))
+    for name, values in (("widths", widths), ("learning rates", lrs)):
+        if len(values) < 3:
+            raise DataError(f"{len(values)} {name} are too few; give at least three.")
+    check_factory(build, widths)
+    example = batch_of(data, 2, seed)
+    ends = widths[0], widths[-1]
+    programs = {w: traced(build(w), example, build(ends[w == ends[0]])) for w in {*widths, base_width or widths[0]}}
+    base = programs[base_width or widths[0]]
+    losses = np.full((len(widths), seeds, len(lrs)), np.inf)
+    with progress("transfer check", losses.size, show=show_progress) as advance:
+        for index in np.ndindex(losses.shape):
+            width, number, lr = widths[index[0]], index[1], lrs[index[2]]
+            with seeded(seed, "transfer check", width, number):
+                module = build(width)
+            if groups is not None:
+                own: Iterable[dict[str, Any]] = groups(module, lr)
+            else:
+                program = rebound(programs[width], module)
+                own = parametrize_traced(module, program, base, scheme=scheme, lr=lr, optimizer=optimizer, **settings)
+            batches = _batches(data, batch_size, derived_seed(seed, "transfer batches", number))
+            losses[index] = _final_loss(module, list(own), optimizer, batches, steps, loss, schedule)
+            advance(1)
+    octaves = np.log2(np.array(lrs))
+    optima = [optimum(octaves, table, seed) for table in losses]
+    drift = fit_drift(np.array(widths, dtype=float), optima)
+    return TransferCheck(widths, lrs, losses, tuple(optima), drift, _wider_is_better(losses), tolerance)
+
+
+def _batches(data: Data, size: int, seed: int) -> Iterator[Batch]:
+    generator = torch.Generator().manual_seed(seed)
+    inputs, targets = batch_of(data)
+    while True:
+        if targets is None or not isinstance(inputs, (Tensor, dict)):
+            yield inputs, targets
+            continue
+        chosen = torch.randint(targets.shape[0], (size,), generator=generator)
+        picked = inputs[chosen] if isinstance(inputs, Tensor) else {key: value[chosen] for key, value in inputs.items()}
+        yield picked, targets[chosen]
+
+
+def _final_loss(
+    module: nn.Module, groups: list[dict[str, Any]], optimizer: str, batches: Iterator[Batch], steps: int,
+    loss: Loss | None, schedule: Schedule | None,
+) -> float:  # fmt: skip
+    """Mean training loss over the last tenth of the steps; infinite where the run diverged."""
+    module.train()
+    optimizers = make_optimizers(groups, optimizer)
+    schedulers = [schedule(one) for one in optimizers] if schedule is not None else []
+    wanted = [[group["lr"] for group in one.param_groups] for one in optimizers]
+    first, tail = float("inf"), []
+    for step in range(steps):
+        for one in optimizers:
+            one.zero_grad()
+        value = batch_loss(module, next(batches), loss)
+        value.backward()
+        for one in optimizers:
+            one.step()
+        for scheduler in schedulers:
+            scheduler.step()
+            _check_schedule(optimizers, wanted)
+        current = float(value.detach())
+        first = current if step == 0 else first
+        if not np.isfinite(current) or current > 100 * max(first, 1.0):
+            return float("inf")
+        if step >= steps - max(1, steps // 10):
+            tail.append(current)
+    return float(np.mean(tail))
+
+
+def _check_schedule(optimizers: list[torch.optim.Optimizer], wanted: list[list[float]]) -> None:
+    """A schedule may multiply the groups' learning rates by one number; it may not set them."""
+    for one, start in zip(optimizers, wanted, strict=True):
+        ratios = [group["lr"] / lr for group, lr in zip(one.param_groups, start, strict=True)]
+        if max(ratios) > 1e-9 and max(ratios) - min(ratios) > 1e-6 * max(ratios):
+            raise DataError(
+                "the schedule sets absolute learning rates, which undoes the parametrisation; give one that multiplies "
+                "each group's own, such as LambdaLR or CosineAnnealingLR with eta_min=0."
+            )
+
+
+def _wider_is_better(losses: np.ndarray) -> bool:
+    """The lowest mean loss of each width against the width before it."""
+    mean = losses.mean(1)
+    best = mean.argmin(1)
+    low = np.array([row[i] for row, i in zip(mean, best, strict=True)])
+    count = losses.shape[1]
+    spread = [table[:, i].std(ddof=1) / count**0.5 if count > 1 else 0.0 for table, i in zip(losses, best, strict=True)]
+    rises = np.diff(low) > 2 * np.hypot(spread[1:], spread[:-1])
+    return not bool(rises.any())
