@@ -24,12 +24,13 @@ from widthwise.kernels import (  # noqa: F401  # noqa: F401 (they register rules
     _rules_statistics,
 )
 from widthwise.kernels._batch import Batch, Given, batch_of, check_given, tensors_of
-from widthwise.kernels._checks import check_gradient_independence
+from widthwise.kernels._checks import gradients_independent
 from widthwise.kernels._concrete import check_examples_apart, run_concrete
 from widthwise.kernels._coordinates import Estimate, SampledKernels, Sampler, sampled_grams
 from widthwise.kernels._evaluator import Contribution, Evaluator
 from widthwise.kernels._fields import Concat, Field, Image, Local, Moved, Product, Sum
 from widthwise.kernels._fields_attention import Attended
+from widthwise.kernels._fields_joint import is_average
 from widthwise.kernels._lowering import Concrete, Lowering, Override, Scales, Several
 from widthwise.program import Program
 
@@ -102,6 +103,14 @@ class Limit:
     @property
     def certificate(self) -> tuple[CertificateRow, ...]:
         """The rule that each node used, with the worst error met so far."""
+    @property
+    def gradients_independent(self) -> bool:
+        """Whether the output passes the simple gradient independence check: a linear readout by a matrix of its own.
+
+        If it does not, textbook backward recursions are wrong for this network; these kernels are not.
+        """
+        return gradients_independent(self.output)
+
         rows: list[CertificateRow] = []
         seen: set[int] = set()
         for node in self.program.nodes:
@@ -319,8 +328,11 @@ def infinite(
     Raises:
         UnsupportedOperation: a node on the way to the output has no rule; it is named with its module path.
 
-    The covariance recursion is that of Tensor Programs (arXiv:1902.04760; NTK: arXiv:2006.14548), under gradient
-    independence: no matrix may be used in two ways (transposed), nor the readout inside the network. First layers with
+    The covariance recursion is that of Tensor Programs (arXiv:1902.04760; NTK: arXiv:2006.14548), for derivatives along
+    random directions of the parameters, so that it needs no gradient independence. Matrices that are used transposed
+    too, maxima over positions, batch norm in training mode (x1 and x2 are then one batch each, normalised by itself)
+    and averages over coordinates are read by the sampler. The tangent kernel of an average over coordinates falls like
+    1/width: it is given at the traced width, to leading order. First layers with
     few inputs count as Gaussian, which they are not under PyTorch's default (uniform) initialisation: with three
     inputs a kernel can be some percent off that of a wide network whose first layer is uniform.
 
@@ -356,6 +368,5 @@ def _output(program: Program, lowering: Lowering) -> Field:
         raise UnsupportedOperation("output", "", "the output does not depend on any trained matrix")
     if not isinstance(output, Field):
         raise UnsupportedOperation("output", "", "the output is a parameter itself")
-    if not lowering.sampling:
-        check_gradient_independence(program, output)
+    is_average(output)
     return output
