@@ -89,21 +89,17 @@ def check_inputs(program: Program, needed: set[str]) -> None:
             raise UnsupportedOperation("input", "", f"input {name} has no batch axis in front")
 
 
-def check_gradient_independence(program: Program, output: Field) -> None:
-    """Refuse outputs for which the backward pass may not use fresh copies of the matrices (sheet, section 2.4).
+def gradients_independent(output: Field) -> bool:
+    """The simple gradient independence check (sheet, section 2.4).
 
-    Raises:
-        UnsupportedOperation: the output is no linear readout, or its matrix is also used further inside.
+    Whether the output is a linear readout by a random matrix that is used nowhere else: only then may a backward pass
+    take fresh copies of the transposed matrices. Kernels here come from derivatives along random directions of the
+    parameters, which use no transpose, and are right without it; averages over coordinates are not, and have their
+    own backward pass.
     """
-    node = program.node(program.output)
-    if not output.gaussian:
-        reason = "the output is not a linear readout, so that gradients depend on the forward pass"
-        raise UnsupportedOperation(node.op, node.module_path, reason)
-    for readout in _readouts(output):
-        inside = {field.weight.name for field in below(readout.source) if isinstance(field, (Product, Tokens))}
-        if readout.weight.name in inside:
-            reason = f"the readout matrix {readout.weight.name} is also used inside the network"
-            raise UnsupportedOperation(node.op, node.module_path, reason)
+    readouts = _readouts(output)
+    inside = [field.weight for one in readouts for field in below(one.source) if isinstance(field, (Product, Tokens))]
+    return output.gaussian and not any(one.weight is weight for one in readouts for weight in inside)
 
 
 def _readouts(output: Field) -> list[Product]:
