@@ -176,6 +176,8 @@ class Lowering:
             return Concrete(node.name, batched=node.kind == "input")
         operands = [self.values[ref.name] for ref in node.refs]
         if all(isinstance(operand, Concrete) for operand in operands):
+            if "dropout" in node.op and self.arg(node, 2, "train", False) and self.arg(node, 1, "p", 0.5):
+                raise self.refuse(node, "it drops entries of the data, whose few features keep the kernel random")
             self.concrete.append(node)
             self.rules[node.name] = "concrete"
             return Concrete(node.name, batched=any(operand.batched for operand in operands))

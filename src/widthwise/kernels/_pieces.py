@@ -23,6 +23,7 @@ from widthwise.kernels._fields import (
     combine,
 )
 from widthwise.kernels._fields_stacked import Stacked
+from widthwise.kernels._walks import children
 from widthwise.program import Weight
 
 
@@ -66,6 +67,34 @@ class Pieces:
             return replace(field, parts=tuple(self.cut(part, index) for part in field.parts))
         raise NoPiece(type(field).__name__)
 
+    def lined_up(self, terms: list[tuple[float, Field]], count: int) -> list[tuple[float, Field]]:
+        """Terms of a sum over `count` coordinates, with whole fields cut where blocks hold cuts of the same weights.
+
+        Raises:
+            NoPiece: such a field cannot be cut.
+        """
+        blocks = next((field for _, field in terms if isinstance(field, Concat)), None)
+        if blocks is None:
+            return terms
+        ends = [round(count * sum(blocks.fractions[: i + 1])) for i in range(len(blocks.parts))]
+        spans = list(zip([0, *ends[:-1]], ends, strict=True))
+        used = {id(base) for base, _ in map(self._base, _weights(blocks))}
+
+        def cut(field: Field) -> Field:
+            if isinstance(field, Concat) or not any(id(weight) in used for weight in _weights(field)):
+                return field
+            return Concat(tuple(self.cut(field, torch.arange(*span)) for span in spans), blocks.fractions)
+
+        flat = [
+            (scale * inner, one)
+            for scale, term in terms
+            for inner, one in (term.terms if isinstance(term, Sum) else ((1.0, term),))
+        ]
+        return [(scale, cut(field)) for scale, field in flat]
+
+    def _base(self, weight: Weight) -> tuple[Weight, Tensor | None]:
+        return self.rows.get(id(weight), (weight, None))
+
     def weight(self, weight: Weight, index: Tensor) -> Weight:
         """The rows `index` of a weight, under a name of their own: one object for the same rows."""
         base, rows = self.rows.get(id(weight), (weight, None))
@@ -76,6 +105,15 @@ class Pieces:
             self.weights[key] = replace(base, name=name)
             self.rows[id(self.weights[key])] = (base, rows)
         return self.weights[key]
+
+
+def _weights(field: Field) -> list[Weight]:
+    """The weights whose entries of one coordinate a field depends on."""
+    if isinstance(field, Product):
+        return [field.weight]
+    found = [weight for child in children(field) for weight in _weights(child)]
+    own = getattr(field, "weight", None)
+    return found if own is None else [own, *found]
 
 
 def chosen(sizes: tuple[int, ...], axis: int, entries: range) -> Tensor:

@@ -2,9 +2,11 @@
 
 from math import prod
 
+import torch
+
 from widthwise.kernels._checks import COORDINATES
-from widthwise.kernels._fields import Concat, Field, Offset
-from widthwise.kernels._fields_stacked import Stacked, stack
+from widthwise.kernels._fields import Concat, Field, Offset, blockwise
+from widthwise.kernels._fields_stacked import Stacked, picked, stack
 from widthwise.kernels._lowering import Lowered, Lowering, position_sizes, rule
 from widthwise.kernels._positions import reshaped
 from widthwise.program import AxisKind, Node, Ref, axis_size
@@ -72,3 +74,31 @@ def _joined(run: Lowering, node: Node, operands: list[Ref], dim: int) -> Field:
         parts.append(reshaped(field, sizes))
         lengths.append(length)
     return Stacked(tuple(parts), place, tuple(lengths))
+
+
+@rule("aten.roll.default", "aten.index_select.default")
+def reselected(run: Lowering, node: Node) -> Lowered:
+    """Positions in another order, or chosen by constant indices."""
+    axes = run.axes(node.args[0])
+    if "roll" in node.op:
+        shifts, dims = (value if isinstance(value, (list, tuple)) else [value] for value in node.args[1:3])
+        steps = [(dim, torch.arange(axis_size(axes[dim])).roll(shift)) for shift, dim in zip(shifts, dims, strict=True)]
+    else:
+        index = run.tensor(node.args[2])
+        if index is None:
+            raise run.refuse(node, "its indices depend on the data")
+        steps = [(node.args[1], index % axis_size(axes[node.args[1]]))]
+    field = run.field(node.args[0], node)
+    for dim, entries in steps:
+        axis = axes[dim]
+        if len(axis) != 1 or axis[0].kind is not AxisKind.POSITION:
+            raise run.refuse(node, "it picks or reorders coordinates, examples or joined axes")
+        place = len(position_sizes(axes[: dim % len(axes)]))
+        field = _picked_blocks(field, place, tuple(entries.tolist()))
+    run.rules[node.name] = "exact"
+    return field
+
+
+def _picked_blocks(field: Field, place: int, entries: tuple[int, ...]) -> Field:
+    """The chosen entries of every block."""
+    return blockwise(lambda part: picked(part, place, entries), field)

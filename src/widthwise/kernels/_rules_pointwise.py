@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from math import prod
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from widthwise.kernels._fields_joint import Averaged
 from widthwise.kernels._fields_stacked import elementwise, together
 from widthwise.kernels._fused import fused
 from widthwise.kernels._lowering import Concrete, Lowered, Lowering, constant_value, position_sizes, rule
+from widthwise.kernels._pieces import NoPiece
 from widthwise.kernels._sampling import NoSamplingRule, gaussian_atoms
 from widthwise.kernels._walks import children
 from widthwise.numerics import ACTIVATIONS, Activation
@@ -254,7 +256,9 @@ def add(run: Lowering, node: Node) -> Lowered:
     if number:
         terms.append((1.0, _offset(number, terms[0][1])))
     try:
-        return combine(terms)
+        return combine(run.pieces.lined_up(terms, prod(factor.size for factor in coordinates(node.axes or ()))))
+    except NoPiece as reason:
+        raise run.refuse(node, f"it adds coordinates to a cut of them that has no rule ({reason})") from None
     except ValueError as reason:
         raise run.refuse(node, str(reason)) from None
 

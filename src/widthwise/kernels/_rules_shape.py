@@ -7,6 +7,7 @@ from torch import Tensor
 
 from widthwise.kernels._checks import coordinates
 from widthwise.kernels._fields import Field, Sizes, blockwise
+from widthwise.kernels._fields_filtered import Dropped
 from widthwise.kernels._fields_stacked import picked
 from widthwise.kernels._lowering import Lowered, Lowering, Transposed, position_sizes, rule
 from widthwise.kernels._positions import moved, reordered, reshaped
@@ -29,10 +30,21 @@ SAME = [
 
 @rule(*SAME)
 def unchanged(run: Lowering, node: Node) -> Lowered:
-    if "dropout" in node.op and len(node.args) > 2 and node.args[2]:
-        raise run.refuse(node, "dropout in training mode has no exact rule yet; trace the module in eval mode")
     run.rules[node.name] = "exact"
+    if "dropout" in node.op and run.arg(node, 2, "train", False):
+        return _dropped(run, node)
     return run.value(node.args[0])
+
+
+def _dropped(run: Lowering, node: Node) -> Field:
+    """Dropout in training mode; nonlinear functions of it have no rule, products with matrices have."""
+    if "alpha" in node.op:
+        raise run.refuse(node, "alpha dropout in training mode has no rule")
+    rate, everywhere = float(run.arg(node, 1, "p", 0.5)), "feature" in node.op
+    if rate >= 1.0:
+        raise run.refuse(node, "it drops everything")
+    source = run.field(node.args[0], node)
+    return blockwise(lambda part: Dropped(part, 1.0 - rate, everywhere, node.name) if rate else part, source)
 
 
 VIEWS = [
