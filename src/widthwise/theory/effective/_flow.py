@@ -17,7 +17,7 @@ from widthwise.theory.effective._gauss import (
     gaussian_moments,
 )
 
-PerLayer = float | Sequence[float]
+PerLayer = float | Sequence[float] | np.ndarray
 Layers = Float[np.ndarray, "layers"]
 
 TENSORS = ("V", "G1", "F", "B", "D", "A", "P", "Q")

@@ -57,7 +57,7 @@ def flow_inputs(
     lambda_b: PerLayer = 1.0,
     lambda_W: PerLayer = 1.0,
     *,
-    vertex: Literal["pairs", "full"] = "pairs",
+    vertex: Literal["pairs", "full", "none"] = "pairs",
 ) -> InputsFlow:
     """Kernel, NTK and four-point vertex between inputs.
 
@@ -71,7 +71,8 @@ def flow_inputs(
         widths: n_0 .. n_L, n_0 being the number of features.
         activation, C_b, C_W, lambda_b, lambda_W: as `flow` takes them.
         vertex: ``"pairs"``: V_own and V_cross of all pairs, two-dimensional integrals; ``"full"``: all quadruples, one
-            N-dimensional rule (product quadrature to 4 smooth inputs, else 65536 quasi-random points).
+            N-dimensional rule (product quadrature to 4 smooth inputs, else 65536 quasi-random points);
+            ``"none"``: kernels only, V stays 0.
 
     Raises:
         EffectiveTheoryError: shapes that do not fit, a zero input without biases, or what `flow` raises.
@@ -122,6 +123,8 @@ def _second_moments(f: Activation, K: Square) -> tuple[Square, Square]:
 
 
 def _groups(count: int, vertex: str) -> list[tuple[int, ...]]:
+    if vertex == "none":
+        return []
     if vertex == "full":
         return [tuple(range(count))]
     return [(a,) if a == b else (a, b) for a, b in combinations_with_replacement(range(count), 2)]
