@@ -6,7 +6,14 @@ from widthwise.kernels._limit import CertificateRow, KernelPair, Limit, Parametr
 from widthwise.kernels._lowering import RULES, rule
 from widthwise.kernels._monte_carlo import MonteCarloKernel, monte_carlo_kernel
 from widthwise.kernels._phase_diagram import CriticalLine, PhaseDiagram, critical_line, phase_diagram
-from widthwise.kernels.regression import KernelClassifier, KernelRegressor, NotPositiveDefinite, PrecisionWarning
+from widthwise.kernels.regression import (
+    KernelClassifier,
+    KernelRegressor,
+    NotPositiveDefinite,
+    NystromFeatures,
+    PrecisionWarning,
+    RandomFeatures,
+)
 from widthwise.kernels.store import GramStore
 
 __all__ = [
@@ -21,9 +28,11 @@ __all__ = [
     "Limit",
     "MonteCarloKernel",
     "NotPositiveDefinite",
+    "NystromFeatures",
     "Parametrization",
     "PhaseDiagram",
     "PrecisionWarning",
+    "RandomFeatures",
     "Susceptibility",
     "critical_line",
     "deep_kernels",

@@ -127,7 +127,8 @@ def test_low_rank_of_full_rank_is_the_matrix_and_its_residual_is_the_diagonal_le
 
 
 def test_pivots_meet_the_bound_of_their_paper() -> None:
-    # arXiv:2207.06503, theorem 2.3: rank r / e + r log(1 / (e eta)) leaves at most 1 + e times the best rank-r trace error
+    # arXiv:2207.06503, theorem 2.3: rank r / e + r log(1 / (e eta)) leaves a trace error
+    # of at most 1 + e times the best of rank r
     r, e = 10, 1.0
     best = np.linalg.eigvalsh(K)[:-r].sum()
     rank = int(np.ceil(r / e + r * np.log(np.trace(K) / (e * best))))
