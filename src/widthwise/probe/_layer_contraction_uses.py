@@ -290,8 +290,8 @@ def _patches(
         *(step * jump for step, jump in zip(steps, dilation, strict=True)),
     )
     windows = h.as_strided(shape, strides).unflatten(1, (groups, -1))
-    order = (0, 1, *range(3, 3 + axes), 2, *range(3 + axes, 3 + 2 * axes))
-    return windows.permute(order).flatten(2 + axes).flatten(2, 1 + axes)
+    order = (*range(3), *range(3 + axes, 3 + 2 * axes), *range(3, 3 + axes))
+    return windows.permute(order).flatten(3 + axes).flatten(2, 2 + axes).mT  # rows of the image are copied whole
 
 
 def _summed_to(tensor: Tensor, shape: torch.Size, channel: int | None) -> Tensor:
