@@ -32,6 +32,7 @@ from widthwise.kernels._fields import Concat, Field, Image, Local, Moved, Produc
 from widthwise.kernels._fields_attention import Attended
 from widthwise.kernels._fields_joint import is_average
 from widthwise.kernels._lowering import Concrete, Lowering, Override, Scales, Several
+from widthwise.kernels.engines import Engine, fused_grams
 from widthwise.program import Program
 
 Parametrization = Literal["ntk", "plain", "standard"]
@@ -86,10 +87,12 @@ class Limit:
         output: Field,
         parametrization: Parametrization,
         rtol: float = 1e-2,
+        engine: Engine = "auto",
     ) -> None:
         self.program = program
         self.parametrization = parametrization
         self.output = output
+        self.engine: Engine = engine
         self._lowering = lowering
         self._contribution = contribution_of(parametrization)
         self._errors: dict[int, float] = {}
@@ -101,9 +104,6 @@ class Limit:
         return "exact" if self._sampler is None else "sampled"
 
     @property
-    def certificate(self) -> tuple[CertificateRow, ...]:
-        """The rule that each node used, with the worst error met so far."""
-    @property
     def gradients_independent(self) -> bool:
         """Whether the output passes the simple gradient independence check: a linear readout by a matrix of its own.
 
@@ -111,6 +111,9 @@ class Limit:
         """
         return gradients_independent(self.output)
 
+    @property
+    def certificate(self) -> tuple[CertificateRow, ...]:
+        """The rule that each node used, with the worst error met so far."""
         rows: list[CertificateRow] = []
         seen: set[int] = set()
         for node in self.program.nodes:
@@ -216,6 +219,13 @@ class Limit:
         if self._sampler is not None:
             return [estimate.mean for estimate in self._estimates(x1, x2, wanted, dtype, show)[0]]
         x1, x2 = self._checked(x1, x2)
+        fused = None
+        if isinstance(x1, Tensor) and not isinstance(x2, Batch):
+            fused = fused_grams(
+                self, (x1, x2), wanted, contribution=self._contribution, dtype=dtype, engine=self.engine, show=show
+            )
+        if fused is not None:
+            return fused
         n1, n2 = x1.shape[0], (x1 if x2 is None else x2).shape[0]
         side = self.tile_side()
         results = [torch.empty(n1, n2, dtype=dtype) for _ in wanted]
@@ -257,6 +267,7 @@ class Limit:
         grams = sampled_grams(self._sampler, self._data, self._checked(x1, x2), wanted, dtype, show)
         for key, error in grams.errors.items():
             self._errors[key] = max(self._errors.get(key, 0.0), error)
+        self._errors[id(self.output)] = max(self._errors.get(id(self.output), 0.0), grams.relative)
         return grams.estimates, grams.samples, grams.relative
 
     def tile_side(self) -> int:
@@ -307,6 +318,7 @@ def infinite(
     *,
     method: Method = "auto",
     rtol: float = 1e-2,
+    engine: Engine = "auto",
 ) -> Limit:
     """The infinite-width limit of a traced network: its NNGP and NTK, exact wherever a rule is exact.
 
@@ -321,6 +333,9 @@ def infinite(
         method: ``"exact"``: by exact rules, or refused; ``"sampled"``: the whole program by samples of one coordinate;
             ``"auto"``: exact rules, and samples where a node has none.
         rtol: relative standard error that samples aim at.
+        engine: what computes exact kernels: ``"torch"``: tensor operations, every network; ``"numba"``: all layers
+            fused in cache, on the CPU, for dense and convolutional networks with closed-form activations (refused for
+            others); ``"auto"``: the fused engine where it fits and the job is long enough to repay its start.
 
     Returns:
         `Limit`: call it with inputs; its ``certificate`` says which rule each node used.
@@ -347,12 +362,14 @@ def infinite(
         raise DataError(f"method {method!r} is not one of {', '.join(get_args(Method))}.")
     if not 0 < rtol < 1:
         raise DataError(f"rtol is {rtol}; it has to lie between 0 and 1.")
+    if engine not in get_args(Engine):
+        raise DataError(f"engine {engine!r} is not one of {', '.join(get_args(Engine))}.")
     scales = Scales(weight_std, bias_std)
 
     def lowered(sampling: bool) -> Limit:
         lowering = Lowering(program, scales, trains_constants=parametrization != "ntk", sampling=sampling)
         lowering.run()
-        return Limit(program, lowering, _output(program, lowering), parametrization, rtol)
+        return Limit(program, lowering, _output(program, lowering), parametrization, rtol, engine)
 
     if method != "auto":
         return lowered(method == "sampled")

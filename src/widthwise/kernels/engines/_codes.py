@@ -1,0 +1,11 @@
+"""Numbers of the fused engine's operations, activations and argument columns."""
+
+ABRELU, ERF, GELU, SIN = range(4)
+RAW, AFFINE, CONV, ACT, NORM, LOAD, SCATTER, REDUCE, FLAT, OUT, GIVEN = range(11)
+(
+    CODE, DST, SRC, H, W, MY, MX, SH, SW, KY, KX, SY, SX, PY, PX, DY, DX, PLUS, PHI, FEATURE, FEATURE2,
+    BUFFER, WHERE, ROWS, COLUMNS, TH, TW, CHANNELS, INDEX, NO_TANGENT,
+) = range(30)  # fmt: skip
+REAL_NAMES = ("SCALE", "SCALE_T", "RATIO", "CONSTANT", "CONSTANT_T", "CONSTANT0", "CONSTANT_T0", "FIRST", "SECOND")
+SCALE, SCALE_T, RATIO, CONSTANT, CONSTANT_T, CONSTANT0, CONSTANT_T0, FIRST, SECOND = range(9)
+INTS, REALS = 30, 9

@@ -1,0 +1,165 @@
+"""Which engine evaluates a matrix, and the matrix from the fused engine, tile by tile."""
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from widthwise.core import DataError, progress
+from widthwise.kernels._evaluator import Evaluator
+from widthwise.kernels._fields import Field
+from widthwise.kernels.engines._features import features, has_zero_variance
+from widthwise.kernels.engines._plan import Plan, compile_plan
+
+if TYPE_CHECKING:
+    from widthwise.kernels._limit import Limit
+    from widthwise.kernels.engines._run import Side
+
+Engine = Literal["auto", "torch", "numba"]
+Wanted = Sequence[tuple[str, Field]]
+
+TORCH_SECONDS = 8e-9  # per position, operation and pair, on one core
+LOAD_SECONDS, COMPILE_SECONDS = 2.0, 25.0
+TILE_WORK, LARGEST_SIDE, DENSE_SIDE = 1e9, 256, 1024
+KEPT_BYTES = 1 << 30
+
+
+def fused_grams(
+    limit: "Limit",
+    inputs: tuple[Tensor, Tensor | None],
+    wanted: Wanted,
+    *,
+    contribution: Callable,
+    dtype: torch.dtype,
+    engine: Engine,
+    show: bool,
+) -> list[Tensor] | None:
+    """One matrix per wanted moment or tangent from the fused engine; None where PyTorch's engine is to be used.
+
+    Raises:
+        DataError: the engine was asked for by name and does not fit.
+    """
+    if engine == "torch":
+        return None
+    x1, x2 = inputs
+    fields = tuple({id(u): u for _, u in wanted}.values())
+    plan = compile_plan(*fields, contribution=contribution) if _plain(x1, x2, dtype) else None
+    if plan is not None and engine == "auto" and not worthwhile(plan, pair_count(x1, x2)):
+        return None
+    found = _Grams(limit, plan, x1, x2, dtype).run(show) if plan is not None else None
+    if found is None:
+        if engine == "numba":
+            raise DataError("engine 'numba' does not fit this network or these inputs; take engine='auto'.")
+        return None
+    return [found[[id(u) for u in fields].index(id(u)), 0 if what == "moment" else 1] for what, u in wanted]
+
+
+def _plain(x1: Any, x2: Any, dtype: torch.dtype) -> bool:
+    """Whether inputs and result are what the fused engine reads: real numbers on the CPU, no gradients."""
+    known = [x for x in (x1, x2) if x is not None]
+    if not all(isinstance(x, Tensor) for x in known):
+        return False
+    if torch.is_grad_enabled() and any(x.requires_grad for x in known):
+        return False
+    return all(x.device.type == "cpu" for x in known) and dtype in (torch.float32, torch.float64)
+
+
+def pair_count(x1: Tensor, x2: Tensor | None) -> int:
+    """Pairs of inputs that are computed."""
+    n = x1.shape[0]
+    return n * (n + 1) // 2 if x2 is None else n * x2.shape[0]
+
+
+def worthwhile(plan: Plan, pairs: int) -> bool:
+    """Whether the fused engine is faster although its code is loaded first, or compiled when it runs the first time."""
+    threads = torch.get_num_threads()
+    return TORCH_SECONDS * plan.work * pairs / threads > (LOAD_SECONDS if compiled_before() else COMPILE_SECONDS)
+
+
+@cache
+def compiled_before() -> bool:
+    """Whether compiled code of the engine is on disk."""
+    if find_spec("numba") is None:
+        return False
+    path = Path(machine().run_blocks.stats.cache_path)
+    return any(path.glob("_machine.run_blocks-*.nbi"))
+
+
+def machine() -> Any:
+    """The compiled loops, imported when first needed: Numba takes longer to import than a small kernel to compute."""
+    return import_module("widthwise.kernels.engines._machine")
+
+
+def runner() -> Any:
+    """What runs plans; imports Numba."""
+    return import_module("widthwise.kernels.engines._run")
+
+
+class _Grams:
+    """One evaluation of a plan on two sets of inputs."""
+
+    def __init__(self, limit: "Limit", plan: Plan, x1: Tensor, x2: Tensor | None, dtype: torch.dtype) -> None:
+        self.limit, self.plan, self.x1, self.x2, self.dtype = limit, plan, x1, x2, dtype
+        self.sides: dict[tuple[int, int], Side] = {}
+        self.kept = 0
+
+    def run(self, show: bool) -> Tensor | None:
+        """``[fields, 2, n1, n2]``, or None where an input has zero variance and the plan cannot take it."""
+        n1, n2 = self.x1.shape[0], (self.x1 if self.x2 is None else self.x2).shape[0]
+        side = (
+            DENSE_SIDE
+            if self.plan.given
+            else int(np.clip((TILE_WORK / max(1.0, self.plan.work)) ** 0.5, 16, LARGEST_SIDE))
+        )
+        result = torch.empty(self.plan.outputs, 2, n1, n2, dtype=self.dtype)
+        tiles = [(i, j) for i in range(0, n1, side) for j in range(0, n2, side) if self.x2 is not None or j >= i]
+        run = runner()
+        with progress("kernel tiles", len(tiles), show=show and len(tiles) > 1) as advance:
+            for i, j in tiles:
+                rows, columns = slice(i, min(i + side, n1)), slice(j, min(j + side, n2))
+                same = self.x2 is None and i == j
+                left = self.side(0, rows)
+                right = left if same else self.side(0 if self.x2 is None else 1, columns)
+                if left is None or right is None:
+                    return None
+                tile = run.evaluate(self.plan, left, right, same=same, dtype=self.dtype)
+                result[:, :, rows, columns] = tile
+                if self.x2 is None and not same:
+                    result[:, :, columns, rows] = tile.transpose(2, 3)
+                advance(1)
+        return result
+
+    def side(self, which: int, rows: slice) -> "Side | None":
+        """Features of some of the inputs, kept as long as memory allows."""
+        key = (which, rows.start)
+        if key not in self.sides:
+            found = self._side((self.x1, self.x2)[which], rows)  # type: ignore[arg-type]
+            if found is None or self.kept > KEPT_BYTES:
+                return found
+            self.kept += found.features.nbytes
+            self.sides[key] = found
+        return self.sides[key]
+
+    def _side(self, x: Tensor, rows: slice) -> "Side | None":
+        step = self.limit.tile_side() ** 2
+        found, given = [], []
+        for start in range(rows.start, rows.stop, step):
+            evaluator = self.limit.evaluator(x[start : min(start + step, rows.stop)], None, torch.float64)
+            found.append(features(self.plan, evaluator))
+            given.append([_read(field, evaluator) for field in self.plan.given])
+        if self.plan.zero_tangents and any(has_zero_variance(self.plan, part) for part in found):
+            return None
+        matrices = tuple(torch.cat(parts) for parts in zip(*given, strict=True))
+        real = np.float32 if self.dtype == torch.float32 else np.float64
+        return runner().Side(np.concatenate(found).astype(real, copy=False), matrices)
+
+
+def _read(field: Any, evaluator: Evaluator) -> Tensor:
+    """What a given field reads, ``[n, features]``."""
+    return field.read(evaluator.data[0][field.node].to(evaluator.dtype))[:, 0]
