@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from widthwise.core import Figure, UnsupportedOperation
 from widthwise.studies._findings import Outcome, compare, ordered
 from widthwise.studies._tensor_programs_kernels_finite import SLUG, Erf, Skip, kernel, rates, weight_sharing
+from widthwise.studies._tensor_programs_kernels_recurrent import recurrent
 from widthwise.studies._types import Claim, Finding, Scale, Study
 
 PAPER = "arXiv:1902.04760"
@@ -43,6 +44,12 @@ CLAIMS = (
         "A matrix that is used several times correlates its products; treating each use as a fresh matrix is wrong.",
         f"{PAPER}, master theorem",
         "four standard errors plus 1 %; with fresh matrices at least one entry lies outside",
+    ),
+    Claim(
+        "recurrent-recursion",
+        "The tangent kernel of a simple recurrent network is a closed recursion over pairs of time steps.",
+        "arXiv:2006.14548, recurrent networks",
+        "1e-9, relative",
     ),
     Claim(
         "gradient-independence",
@@ -174,7 +181,7 @@ def gradient_independence(scale: Scale) -> Outcome:
     return [compare("gradient-independence", list(CHECKED), predicted, measured, detail)], {}
 
 
-EXPERIMENTS = (reference_values, closed_forms, rates, weight_sharing, gradient_independence)
+EXPERIMENTS = (reference_values, closed_forms, rates, weight_sharing, recurrent, gradient_independence)
 
 
 def measure(scale: Scale) -> tuple[list[Finding], dict[str, Figure]]:
@@ -193,5 +200,5 @@ STUDY = Study(
         "full": "The same networks, widths up to 4096 (convolutional: 1024, residual: 2048), 64 draws.",
     },
     measure=measure,
-    missing="Recurrent cells over sequences, attention, batch norm in training mode, and tied (transposed) weights.",
+    missing="Recurrent networks at growing widths, attention, batch norm in training mode, tied (transposed) weights.",
 )
