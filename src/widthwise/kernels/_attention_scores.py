@@ -53,7 +53,8 @@ def phases(first: Scores, second: Scores, run: "Evaluator") -> list[tuple[Tensor
     In a plane turned by angles, ``Cov(S_pq, S'_rs)`` gets the mean over planes of ``cos(w_p - w_q - w'_r + w'_s)``.
     """
     if first.angles is None and second.angles is None:
-        return [tuple(torch.ones((), dtype=run.dtype, device=run.device) for _ in range(2))]  # type: ignore[list-item]
+        one, two = (torch.ones(one.shape, dtype=run.dtype, device=run.device) for one in (first, second))
+        return [(one, two)]
     waves = torch.cat([_waves(first, run), _waves(second, run)])
     sites = first.shape[0] * first.shape[1]
     left, values, _ = torch.linalg.svd(waves, full_matrices=False)

@@ -8,9 +8,6 @@ from torch import Tensor
 from widthwise.core import DataError
 from widthwise.program import Program
 
-Given = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
-"""What a limit takes: one tensor, a tuple of them in the order of the program's inputs, or a dict by input name."""
-
 
 class Batch:
     """Several tensors with one batch axis, cut together; behaves as a tensor where only that axis matters."""
@@ -24,6 +21,10 @@ class Batch:
 
     def __getitem__(self, rows: slice) -> "Batch":
         return Batch({name: tensor[rows] for name, tensor in self.tensors.items()})
+
+
+Given = Tensor | Sequence[Tensor] | Mapping[str, Tensor] | Batch
+"""What a limit takes: one tensor, a tuple of them in the order of the program's inputs, or a dict by input name."""
 
 
 def batch_of(program: Program, given: Given) -> Tensor | Batch:

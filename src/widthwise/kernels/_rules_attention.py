@@ -30,6 +30,7 @@ from widthwise.kernels._lowering import (
 )
 from widthwise.kernels._origins import independent
 from widthwise.kernels._rules_linear import matmul as weight_product
+from widthwise.kernels._rules_shape import rearranged
 from widthwise.program import Axis, AxisKind, Node, Ref, Weight, axis_size
 
 
@@ -283,3 +284,12 @@ def passed(run: Lowering, node: Node) -> Lowered:
         raise run.refuse(node, Affinity.reason)
     run.rules[node.name] = "exact"
     return replace(affinity, lead=node.axes[:-2])
+
+
+@rule("aten.mT.default", "aten.adjoint.default")
+def transposed(run: Lowering, node: Node) -> Lowered:
+    """The last two axes exchanged."""
+    matrix = run.value(node.args[0])
+    if isinstance(matrix, Transposed):
+        return matrix.weight
+    return Transposed(matrix) if isinstance(matrix, Weight) else rearranged(run, node)
