@@ -13,7 +13,7 @@ from widthwise.program import Program, trace
 from widthwise.scaling._diagnosis import LayerVerdict, Observation, Status, allowed, verdicts
 from widthwise.scaling._families import family_of
 from widthwise.scaling._multipliers import without_multipliers
-from widthwise.scaling._observe import Recorder, Sizes, alignments, rms, score_tensors, weight_sizes
+from widthwise.scaling._observe import Recorder, Sizes, alignments, rms, score_scales, score_tensors, weight_sizes
 from widthwise.scaling._parametrize import parametrize_traced
 from widthwise.scaling._runs import Batch, Data, Loss, batch_loss, batch_of, call, make_optimizers
 from widthwise.scaling._schemes import AbcByRole
@@ -203,6 +203,7 @@ class _Run:
         start, inputs = self._look()
         found: Sizes = {("activation", path): rms(value) for path, value in start["outputs"].items()}
         found |= {("score", path): rms(value) for path, value in start["scores"].items()}
+        found |= score_scales(self.module, self.program)
         found |= weight_sizes(self.module, self.program, before, "weight")
         for step in range(steps):
             for one in optimizers:
@@ -223,7 +224,10 @@ class _Run:
         recorder = Recorder(self.module)
         with recorder.recording(), torch.no_grad():
             call(self.module, self.batch[0])
-        return {"outputs": recorder.outputs, "scores": score_tensors(self.program, recorder.outputs)}, recorder.inputs
+        return {
+            "outputs": recorder.outputs,
+            "scores": score_tensors(self.module, self.program, recorder.outputs),
+        }, recorder.inputs
 
 
 def _result(

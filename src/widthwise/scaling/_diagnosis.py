@@ -20,7 +20,7 @@ class Observation(Value):
     """The exponent of one observable at one place.
 
     Attributes:
-        observable: ``"activation"`` or ``"score"`` at initialisation, ``"change"`` or ``"score change"`` after the
+        observable: ``"activation"``, ``"score"`` or ``"score scale"`` at initialisation, ``"change"`` or ``"score change"`` after the
             steps, ``"weight"`` and ``"update"`` in natural norms (``"tied weight"``, ``"tied update"``: as readout),
             ``"alignment"``.
         place: module path, or name of the weight.
@@ -101,8 +101,8 @@ def _verdict(seen: Observation, others: Mapping[tuple[str, str], Observation], p
     if seen.observable in ("tied weight", "tied update"):
         words = f"the table is also the readout, whose logits scale as {power}: divide its input by the width"
         return LayerVerdict(seen.place, "tied readout", f"{seen.place}: {words}", False)
-    if seen.observable == "score change":
-        words = f"attention scores change by {power}: scale them by 1/head size, not by its root"
+    if seen.observable in ("score scale", "score change"):
+        words = f"scores of aligned queries and keys go as {power}: scale them by 1/head size, not by its root"
         return LayerVerdict(seen.place, "attention scale", f"{seen.place or 'attention'}: {words}", False)
     return None
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from widthwise.program import Program, Role, Weight
-from widthwise.scaling._multipliers import ScaledInput
+from widthwise.scaling._multipliers import ScaledBlock, ScaledInput
 from widthwise.scaling._structure import Query, queries
 
 Sizes = dict[tuple[str, str], float]
@@ -28,7 +28,7 @@ class Recorder:
         """Record inside the block; a module that is called again adds to what it gave before."""
         self.outputs, self.inputs = {}, {}
         handles = [
-            part.register_forward_hook(self._keep(path))
+            part.register_forward_hook(self._keep(path), prepend=True)
             for path, part in self._module.named_modules()
             if next(part.parameters(recurse=False), None) is not None
         ]
@@ -112,7 +112,19 @@ def weight_sizes(module: nn.Module, program: Program, values: dict[str, Tensor],
     return found
 
 
-def score_tensors(program: Program, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
+def score_factor(module: nn.Module, query: Query) -> float:
+    """What the scores of one attention are multiplied by, hooks counted in."""
+    hooks = module.get_submodule(query.module_path)._forward_hooks.values()
+    return query.scale * next((hook.factor for hook in hooks if isinstance(hook, ScaledBlock)), 1.0)
+
+
+def score_scales(module: nn.Module, program: Program) -> Sizes:
+    """Scale of each attention's scores times its head size: the size of the scores of aligned queries and keys."""
+    found = queries(program)
+    return {("score scale", query.module_path): score_factor(module, query) * query.head_size for query in found}
+
+
+def score_tensors(module: nn.Module, program: Program, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
     """Attention scores ``scale q k'`` per attention from recorded queries and keys (rotations by position left out)."""
     found = {}
     for query in queries(program):
@@ -121,7 +133,7 @@ def score_tensors(program: Program, outputs: dict[str, Tensor]) -> dict[str, Ten
             k = _heads(outputs, query.key_path, query.key_block, query)
         if q is not None and k is not None and q.shape[2] % k.shape[2] == 0:
             k = k.repeat_interleave(q.shape[2] // k.shape[2], dim=2)
-            found[query.module_path] = torch.einsum("bphd,bqhd->bhpq", q, k) * query.scale
+            found[query.module_path] = torch.einsum("bphd,bqhd->bhpq", q, k) * score_factor(module, query)
     return found
 
 
