@@ -129,7 +129,7 @@ def catapult_scan(
 def two_layer_linear_map(
     output: float | int, curvature: float | int, rate: float | int, width: int, steps: int
 ) -> Float[np.ndarray, "times 2"]:
-    """Gradient descent of ``f = u.v / sqrt(n)`` on ``f^2 / 2``, exactly, as a map of f and ``lambda = (u.u + v.v) / n``.
+    """Gradient descent of ``f = u.v / sqrt(n)`` on ``f^2 / 2``, exactly: a map of f and ``lambda = (u.u + v.v) / n``.
 
     ``f' = f (1 - eta lambda + eta^2 f^2 / n)``, ``lambda' = lambda + (eta f^2 / n) (eta lambda - 4)``
     (arXiv:2003.02218, equations 4 and 5).

@@ -27,7 +27,7 @@ def descent(module: nn.Module, x: Tensor, targets: Tensor, rate: float, momentum
                 )
             loss = (outputs - targets).square().sum() / 2
             gradients = torch.autograd.grad(loss, weights, materialize_grads=True)
-            yield float(loss)
+            yield float(loss.detach())
             with torch.no_grad():
                 for weight, speed, gradient in zip(weights, velocity, gradients, strict=True):
                     weight -= rate * speed.mul_(momentum).add_(gradient)
