@@ -208,7 +208,7 @@ NETWORKS: dict[str, Network] = {
     "concatenation": Network(concatenation, (3,)),
     "reused matrix": Network(reused, (3,)),
     "readout of two layers": Network(exits, (3,)),
-    "gated": Network(product, (3,), sampled=True),
+    "gated": Network(product, (3,)),
     "stored transposed": Network(stored_transposed, (3,)),
     "tokens": Network(tokens, (6,), tokens=9),
     "tokens with padding": Network(lambda n: tokens(n, padding=0), (6,), tokens=9),

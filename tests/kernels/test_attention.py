@@ -201,7 +201,9 @@ def test_masked_positions_are_as_if_absent():
     found = limit((X, absent))
     changed = X.clone()
     changed[:, 2] = 7.0
-    torch.testing.assert_close(limit({"x": changed, "absent": absent}).ntk, found.ntk)
+    other = limit({"x": changed, "absent": absent}).ntk  # the same law, other draws of its scores
+    error = max(row.error for row in limit.certificate)
+    assert float((other - found.ntk).abs().max()) < 6 * error * float(found.ntk.max())
     assert not torch.allclose(limit((X, ~absent[:, [2, 0, 1]])).ntk, found.ntk, rtol=1e-2)
     with pytest.raises(DataError, match="lacks input absent"):
         limit(X)

@@ -96,8 +96,6 @@ def _unit(field: Field) -> tuple[float, Field]:
 
 def attend(run: Lowering, node: Node, scores: Scores, value: Ref) -> Attended:
     """Average values with the weights of scores."""
-    if run.sampling:
-        raise run.refuse(node, "attention has no samples of one coordinate, which another operation here needs")
     axes = run.axes(value)
     keys = _tokens(run, node, axes, -2, "values")
     _check_entries(run, node, axes[-1], "values")
@@ -108,6 +106,8 @@ def attend(run: Lowering, node: Node, scores: Scores, value: Ref) -> Attended:
         scores = replace(scores, growth=_growth(run, node, scores))
     if scores.random and not scores.softmax and scores.masks:
         raise run.refuse(node, "scores that are masked but not passed to a softmax have no rule")
+    if run.sampling:
+        raise run.refuse(node, "attention has no samples of one coordinate, which another operation here needs")
     run.rules[node.name] = "sampled" if scores.random and scores.softmax else "exact"
     return Attended(field, scores)
 
@@ -120,10 +120,10 @@ def _growth(run: Lowering, node: Node, scores: Scores) -> Growth:
     centred = not (constant_part(query) and constant_part(key))
     if independent((query,), (key,)) and centred:
         return "inverse" if inverse else "root"
-    if not inverse and abs(scores.scale * size**0.5 - 1) < 1e-5:
+    if not inverse and abs(scores.scale) * size**0.5 > 1 - 1e-5:
         reason = (
-            "its queries and keys share a matrix (or both have a mean) and scores are divided by the root of the head "
-            "size, so that they grow without bound with it; divide by the head size"
+            "its queries and keys share a matrix (or both have a mean) and scores are divided by no more than the "
+            "root of the head size, so that they grow without bound with it; divide by the head size"
         )
         raise run.refuse(node, reason)
     return "inverse"
