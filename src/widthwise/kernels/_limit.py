@@ -32,6 +32,7 @@ from widthwise.kernels._fields import Concat, Field, Image, Local, Moved, Produc
 from widthwise.kernels._fields_attention import Attended
 from widthwise.kernels._fields_joint import is_average
 from widthwise.kernels._lowering import Concrete, Lowering, Override, Scales, Several
+from widthwise.kernels._recursion import deep_recursion
 from widthwise.kernels.engines import Engine, fused_grams
 from widthwise.program import Program
 
@@ -292,7 +293,8 @@ class Limit:
 
 
 def _tile(run: Evaluator, what: str, field: Field, rows: int, columns: int) -> Tensor:
-    value = (run.moment if what == "moment" else run.tangent)(field, field, "12", diagonal=True)
+    with deep_recursion():
+        value = (run.moment if what == "moment" else run.tangent)(field, field, "12", diagonal=True)
     if value is None:
         return torch.zeros(rows, columns, dtype=run.dtype)
     return value.reshape(rows, columns, -1).mean(2)
