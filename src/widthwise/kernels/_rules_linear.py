@@ -42,7 +42,7 @@ def contract_last_axis(run: Lowering, node: Node, operand: Ref, matrix: Any, *, 
         contraction = flattened(field.positions, gone, layout) if last else pointwise(field.positions)
     way = (rows_are_outputs or len(value.shape) == 1, contraction.key)
     run.used(value, way, node)
-    run.rules[node.name] = "exact"
+    run.rules[node.name] = "sampled, transposes" if value.name in run.transposes else "exact"
     variance = run.matrix(value, fan_in, node)
     transposed = way != run.uses[value.name]
     if transposed and Scales.pick(run.scales.weight_std, value.name) is not None:
