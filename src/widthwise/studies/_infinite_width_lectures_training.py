@@ -13,7 +13,7 @@ from widthwise.core import Axis, Band, Figure, Line, Points, generator, seeded
 from widthwise.data import load
 from widthwise.kernels import infinite
 from widthwise.numerics import fit_power_law
-from widthwise.probe import catapult_scan, empirical_ntk, kernel_drift, two_layer_linear_map
+from widthwise.probe import KernelDrift, catapult_scan, empirical_ntk, kernel_drift, two_layer_linear_map
 from widthwise.program import trace
 from widthwise.studies._findings import Outcome, compare, floats
 from widthwise.studies._infinite_width_lectures_networks import SLUG
@@ -262,20 +262,20 @@ def _slope(widths: Sequence[int], values: list[np.ndarray]) -> tuple[float, floa
     return fitted(values), float(np.std(again))
 
 
+def _drift(phi: type[nn.Module], widths: Sequence[int], draws: int) -> KernelDrift:
+    x, y, *_ = task()
+    build = partial(network, phi=phi)
+    return kernel_drift(build, widths, x[:TRAIN], y, steps=40, share=SHARE, draws=draws, progress=False)
+
+
 def drift(scale: Scale) -> Outcome:
     """Relative change of the tangent kernel during training, against width."""
     widths, draws = ((64, 128, 256), 8) if scale == "quick" else ((128, 256, 512, 1024), 12)
-    x, y, *_ = task()
-    found = [
-        kernel_drift(
-            partial(network, phi=phi), widths, x[:TRAIN], y, steps=40, share=SHARE, draws=draws, progress=False
-        )
-        for phi in (nn.Tanh, nn.ReLU)
-    ]
+    found = [_drift(phi, widths, draws) for phi in (nn.Tanh, nn.ReLU)]
     rows = ("tanh: slope of the relative change", "ReLU: slope of the relative change")
     detail = (
-        f"{TRAIN} digits, {draws} networks per width {widths}, 40 steps. A smooth network's kernel moves by order 1 / n. "
-        "In a ReLU network a share n^(-1/2) of the units switches on or off, half each way, and n^(1/2) units of "
+        f"{TRAIN} digits, {draws} networks per width {widths}, 40 steps. A smooth network's kernel moves by order "
+        "1 / n. In a ReLU network a share n^(-1/2) of the units switches on or off, half each way, and n^(1/2) units of "
         "random sign change a mean over n by n^(-3/4)."
     )
     measured, errors = [one.ntk_law.slope for one in found], [one.slope_error() for one in found]

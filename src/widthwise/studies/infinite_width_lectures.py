@@ -46,8 +46,8 @@ CLAIMS = (
           "second-order recurrence per eigenmode", "edge: factor 1 per step within 1e-9; outputs 1e-9"),
     Claim("trained-ensemble", "Ensembles of finite networks have the closed form's mean and variance as they train.",
           "arXiv:1902.06720, figure 1", "four standard errors plus 0.03, after extrapolation in 1 / width"),
-    Claim("linearisation", "Trained networks approach their linearisation like 1 / width (tanh), the infinite one "
-          "like 1 / sqrt(width).", "arXiv:1902.06720, arXiv:1909.08156", "three standard errors plus 0.15 of the exponent"),
+    Claim("linearisation", "Trained tanh networks approach their linearisation like 1 / width, and the infinite one "
+          "like 1 / sqrt(width).", "arXiv:1902.06720, 1909.08156", "three standard errors plus 0.15 of the exponent"),
     Claim("kernel-drift", "The tangent kernel's relative change in training falls like 1 / width (ReLU: width^(-3/4)).",
           "arXiv:1909.08156; ReLU derived", "three standard errors plus 0.15 of the exponent"),
     Claim("fluctuation-law", "Squared norms of activations and gradients are products of independent factors.",
