@@ -213,6 +213,7 @@ class Limit:
                 check_examples_apart(self.program, self._lowering.concrete, tensors_of(self.program, x))
         return sides
 
+    @deep_recursion()
     def _grams(
         self, x1: Given, x2: Given | None, wanted: Sequence[tuple[str, Field]], dtype: torch.dtype, show: bool
     ) -> list[Tensor]:
