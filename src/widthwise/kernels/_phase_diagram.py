@@ -138,7 +138,8 @@ def phase_diagram(
     """
     phi = named(activation)
     weight, bias = _grid(weight_variance, bias_variance)
-    _check(weight, "weight variance"), _check(bias, "bias variance")
+    _check(weight, "weight variance")
+    _check(bias, "bias variance")
     if not 0 < start < inf:
         raise DataError(f"start={start} is no variance to start from; give a positive number.")
     flat_weight, flat_bias = weight.ravel(), bias.ravel()

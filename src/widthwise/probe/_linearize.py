@@ -32,7 +32,7 @@ class Linearized:
         """Outputs at theta + delta, from one forward-mode derivative."""
         x = placed(self.module, x)
         with measuring(self.module), torch.no_grad():
-            outputs, change = jvp(lambda weights: self._outputs(weights, x), (self.weights,), (delta,))
+            outputs, change, *_ = jvp(lambda weights: self._outputs(weights, x), (self.weights,), (delta,))
         return outputs + change
 
     def zero(self) -> Weights:

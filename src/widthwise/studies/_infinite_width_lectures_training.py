@@ -64,7 +64,7 @@ def kernels(x: Tensor, phi: type[nn.Module]) -> tuple[Tensor, Tensor]:
 
 def theory(phi: type[nn.Module] = nn.ReLU) -> KernelDynamics:
     """Training the infinitely wide network from outputs zero."""
-    _, y, _, ntk = task(phi)
+    _, y, _, ntk = task(phi)  # type: ignore[arg-type]
     return KernelDynamics.fit(ntk[:TRAIN, :TRAIN], y, ntk[TRAIN:, :TRAIN])
 
 
@@ -123,18 +123,14 @@ def ensembles(scale: Scale) -> Outcome:
     for row, step in enumerate(STEPS):
         mean, total = expected.mean[row, :, 0], float(expected.variance[row].sum())
         if step:
-            estimate, error = _extrapolated(
-                [one[row] for one in found], lambda f, m=mean: float(f.mean(0) @ m / (m @ m))
-            )
+            estimate, error = _extrapolated([one[row] for one in found], partial(_along, mean))
             rows, predicted, measured = (
                 [*rows, f"step {step}: mean along prediction"],
                 [*predicted, 1.0],
                 [*measured, estimate],
             )
             errors.append(error)
-        estimate, error = _extrapolated(
-            [one[row] for one in found], lambda f, t=total: float(f.var(0, ddof=1).sum() / t)
-        )
+        estimate, error = _extrapolated([one[row] for one in found], partial(_spread, total))
         rows, predicted, measured = (
             [*rows, f"step {step}: variance over predicted"],
             [*predicted, 1.0],
@@ -149,6 +145,14 @@ def ensembles(scale: Scale) -> Outcome:
         "trained-ensemble", rows, predicted, measured, detail, uncertainty=errors, errors=4.0, absolute=0.03
     )
     return [finding], {"training of an ensemble": _ensemble_figure(made, rate, found[1], widths[1])}
+
+
+def _along(mean: np.ndarray, outputs: np.ndarray) -> float:
+    return float(outputs.mean(0) @ mean / (mean @ mean))
+
+
+def _spread(total: float, outputs: np.ndarray) -> float:
+    return float(outputs.var(0, ddof=1).sum() / total)
 
 
 def _extrapolated(samples: list[np.ndarray], statistic: Statistic) -> tuple[float, float]:
@@ -274,8 +278,8 @@ def drift(scale: Scale) -> Outcome:
     found = [_drift(phi, widths, draws) for phi in (nn.Tanh, nn.ReLU)]
     rows = ("tanh: slope of the relative change", "ReLU: slope of the relative change")
     detail = (
-        f"{TRAIN} digits, {draws} networks per width {widths}, 40 steps. A smooth network's kernel moves by order "
-        "1 / n. In a ReLU network a share n^(-1/2) of the units switches on or off, half each way, and n^(1/2) units of "
+        f"{TRAIN} digits, {draws} networks per width {widths}, 40 steps. A smooth kernel moves by order "
+        "1 / n. In a ReLU network a share n^(-1/2) of the units switches, half each way, and n^(1/2) units of "
         "random sign change a mean over n by n^(-3/4)."
     )
     measured, errors = [one.ntk_law.slope for one in found], [one.slope_error() for one in found]

@@ -1,6 +1,8 @@
 """Deep networks at large and infinite width: initialisation, linearised training, fluctuations, large learning rates
 (arXiv:2309.01592)."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import nn
@@ -110,7 +112,7 @@ def closed_form(scale: Scale) -> Outcome:
     nngp, ntk, y = _small_task()
     trained = KernelDynamics.fit(ntk[:6, :6], y, ntk[6:, :6])
     readout = KernelDynamics.fit(nngp[:6, :6], y, nngp[6:, :6])
-    kernels = {"test_nngp": nngp[6:, 6:], "test_train_nngp": nngp[6:, :6]}
+    kernels: dict[str, Any] = {"test_nngp": nngp[6:, 6:], "test_train_nngp": nngp[6:, :6]}
     paths = (
         trained.ensemble(nngp[:6, :6], [0, 0.1, 1, np.inf], **kernels),
         readout.ensemble(nngp[:6, :6], np.inf, **kernels),
