@@ -20,9 +20,9 @@ class Observation(Value):
     """The exponent of one observable at one place.
 
     Attributes:
-        observable: ``"activation"``, ``"score"`` or ``"score scale"`` at initialisation, ``"change"`` or ``"score change"`` after the
-            steps, ``"weight"`` and ``"update"`` in natural norms (``"tied weight"``, ``"tied update"``: as readout),
-            ``"alignment"``.
+        observable: ``"activation"``, ``"score"`` or ``"score scale"`` at initialisation, ``"change"`` or
+            ``"score change"`` after the steps, ``"weight"`` and ``"update"`` (of the first step) in natural norms,
+            ``"tied weight"`` and ``"tied update"`` of tables as readouts, ``"alignment"``.
         place: module path, or name of the weight.
         slope: None where it vanishes or diverged.
         status: against what features that learn at every width need.

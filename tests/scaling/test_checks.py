@@ -1,0 +1,235 @@
+"""Coordinate and transfer checks: seeded mistakes have to be named, right set-ups have to pass."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from widthwise.core import DataError, ModelError
+from widthwise.scaling import CoordinateCheck, Slope, coordinate_check, fit_slope, parametrize, transfer_check
+from widthwise.scaling._multipliers import place_block_scale, place_input_scale
+from widthwise.scaling._optimum import Optimum, fit_drift, optimum, vertex
+
+WIDTHS = (32, 64, 128, 256)
+G = torch.Generator().manual_seed(3)
+DATA = torch.randn(64, 8, generator=G), torch.randint(3, (64,), generator=G)
+TOKENS = torch.randint(17, (8, 7), generator=G)
+TEXT = {"input_ids": TOKENS[:, :-1]}, TOKENS[:, 1:].contiguous()
+
+
+def build(width: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(8, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 3))
+
+
+def mistaken(mistake, optimizer: str = "adam", seeds: int = 2, **settings) -> CoordinateCheck:  # type: ignore[no-untyped-def]
+    """A check of a right set-up with one mistake made on purpose; ``mistake(module, groups, width ratio)``."""
+    base = build(WIDTHS[0])
+
+    def groups(module: nn.Module) -> list[dict]:
+        found = parametrize(module, "spectral", lr=0.01, optimizer=optimizer, base=base, example_inputs=DATA[0])
+        mistake(module, found, module[0].out_features / WIDTHS[0])
+        return found
+
+    return coordinate_check(build, WIDTHS, DATA, groups=groups, optimizer=optimizer, seeds=seeds, **settings)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("scheme", ["spectral", "mup"])
+def test_right_parametrisations_break_no_rule(scheme, optimizer):
+    check = coordinate_check(
+        build, WIDTHS, DATA, scheme=scheme, optimizer=optimizer, lr={"sgd": 0.1, "adam": 0.01}[optimizer]
+    )
+    assert check.verdicts == ()
+    assert all(seen.status != "broken" for seen in check.observations)
+    hidden = check.of("change")["2"].slope
+    assert hidden is not None and abs(hidden.value) < 0.1
+
+
+def test_the_standard_parametrisation_fails_and_says_where():
+    check = coordinate_check(build, WIDTHS, DATA, scheme="standard", optimizer="adam", lr=0.01)
+    found = {(verdict.place, verdict.rule) for verdict in check.verdicts}
+    assert {("4.weight", "readout init"), ("2.weight", "learning rate"), ("2.bias", "bias init")} <= found
+    assert not check.passed
+    assert "BROKEN: readout init: 4.weight" in str(check)
+
+
+def wrong_readout(module, groups, ratio):  # type: ignore[no-untyped-def]
+    with torch.no_grad():
+        module[4].weight.mul_(ratio**0.5)
+
+
+def wrong_bias(module, groups, ratio):  # type: ignore[no-untyped-def]
+    with torch.no_grad():
+        module[2].bias.mul_(ratio**-0.5)
+
+
+@pytest.mark.parametrize(
+    ("mistake", "expected"),
+    [(wrong_readout, ("4.weight", "readout init")), (wrong_bias, ("2.bias", "bias init"))],
+)
+def test_a_wrong_initial_scale_is_named_and_nothing_else(mistake, expected):
+    verdicts = [verdict for verdict in mistaken(mistake, seeds=5).verdicts if not verdict.consequence]
+    assert [(verdict.place, verdict.rule) for verdict in verdicts] == [expected]
+
+
+def test_a_wrong_learning_rate_is_named_with_its_cure():
+    def mistake(module, groups, ratio):  # type: ignore[no-untyped-def]
+        for group in groups:
+            if "2.weight" in group["weights"]:
+                index = group["weights"].index("2.weight")
+                moved = group["params"].pop(index)
+                group["weights"].pop(index)
+                groups.append({**group, "params": [moved], "weights": ["2.weight"], "lr": group["lr"] * ratio})
+                break
+
+    check = mistaken(mistake)
+    (verdict,) = check.verdicts
+    assert (verdict.place, verdict.rule) == ("2.weight", "learning rate")
+    slope = check.of("update")["2.weight"].slope
+    assert slope is not None and slope.value == pytest.approx(1.0, abs=0.15)
+    assert f"factor of width^{-slope.value:+.2f}" in verdict.sentence
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mistake", ["none", "attention scale", "tied readout", "embedding learning rate"])
+def test_mistakes_in_language_models_are_named(mistake):
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    def make(width: int) -> nn.Module:
+        off = {"attn_pdrop": 0.0, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "bos_token_id": 0, "eos_token_id": 0}
+        return GPT2LMHeadModel(GPT2Config(n_embd=width, n_layer=1, n_head=4, vocab_size=17, n_positions=8, **off))
+
+    base = make(32)
+
+    def groups(module: nn.Module) -> list[dict]:
+        found = parametrize(module, "spectral", lr=0.01, base=base, example_inputs=TEXT[0])
+        if mistake == "attention scale":
+            place_block_scale(module.transformer.h[0].attn.c_attn, 1.0, (0.0, 1.0))
+        if mistake == "tied readout":
+            place_input_scale(module.lm_head, 1.0)
+        if mistake == "embedding learning rate":
+            for group in found:
+                if "transformer.wpe.weight" in group["weights"]:
+                    index = group["weights"].index("transformer.wpe.weight")
+                    moved = {**group, "params": [group["params"].pop(index)], "weights": [group["weights"].pop(index)]}
+                    found.append({**moved, "lr": group["lr"] * 32 / module.config.n_embd})
+                    break
+        return found
+
+    check = coordinate_check(make, (32, 64, 128, 256), TEXT, groups=groups, seeds=2)
+    rules = {verdict.rule for verdict in check.verdicts if not verdict.consequence}
+    assert rules == (set() if mistake == "none" else {mistake})
+
+
+def test_slopes_of_exact_power_laws():
+    widths = np.array([64.0, 128.0, 256.0, 512.0])
+    noise = np.exp(0.02 * np.random.default_rng(0).standard_normal((3, 4)))
+    slope = fit_slope(widths, 3.0 * widths**-0.5 * noise)
+    assert slope is not None and slope.low < -0.5 < slope.high and slope.high - slope.low < 0.2
+    assert fit_slope(widths, np.zeros((2, 4))) is None
+    assert Slope(0.3, 0.2, 0.4).within(-0.1, 0.1) is False
+    assert Slope(0.12, 0.0, 0.24).within(-0.1, 0.1) is None
+
+
+def deeper(width: int) -> nn.Module:
+    return nn.Sequential(*[nn.Linear(8, 8) for _ in range(width // 32)], nn.Linear(8, 3))
+
+
+@pytest.mark.parametrize(
+    ("make", "widths", "kind", "message"),
+    [
+        (build, (32, 64), DataError, "2 widths are too few"),
+        (lambda width: build(16), WIDTHS, ModelError, "must use it"),
+        (deeper, WIDTHS, ModelError, "may not change the depth"),
+    ],
+)
+def test_bad_factories_are_refused_in_one_sentence(make, widths, kind, message):
+    with pytest.raises(kind, match=message):
+        coordinate_check(make, widths, DATA)
+
+
+# -- transfer ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_vertex_of_a_parabola_with_diverged_runs():
+    x = np.arange(-6.0, 1.0)
+    losses = 0.2 + (x + 2.3) ** 2
+    losses[-1] = np.inf
+    assert vertex(x, losses) == pytest.approx(-2.3)
+    assert optimum(x, np.stack([losses, losses])).octaves == pytest.approx(-2.3)
+    assert optimum(x, (x[::-1] ** 2)[None]).at_edge
+
+
+def test_drift_of_known_optima():
+    widths = 2.0 ** np.arange(6, 11)
+    found = [Optimum(-3.0 - 0.7 * k, 0.1, 1.0, False) for k in range(5)]
+    drift = fit_drift(widths, found)
+    assert drift.per_doubling == pytest.approx(-0.7)
+    assert drift.total == pytest.approx(-2.8)
+    assert drift.low < -0.7 < drift.high
+
+
+def sweep(**settings):  # type: ignore[no-untyped-def]
+    return transfer_check(build, (16, 32, 64), DATA, [1e-3, 1e-2, 1e-1, 1.0], optimizer="sgd", steps=20, **settings)
+
+
+def test_diverged_runs_are_kept_as_infinite():
+    check = transfer_check(build, (16, 32, 64), DATA, [1e-3, 1e-1, 1e30], optimizer="sgd", steps=5, seeds=1)
+    assert check.diverged == 3
+    assert np.isinf(check.losses[:, :, -1]).all() and np.isfinite(check.losses[:, :, :2]).all()
+    assert "3 runs diverged" in str(check)
+
+
+def test_a_schedule_that_sets_absolute_rates_is_refused():
+    def absolute(optimizer):  # type: ignore[no-untyped-def]
+        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 10, eta_min=0.05)
+
+    with pytest.raises(DataError, match="sets absolute learning rates"):
+        sweep(schedule=absolute, seeds=1)
+
+    def relative(optimizer):  # type: ignore[no-untyped-def]
+        return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step))
+
+    assert np.isfinite(sweep(schedule=relative, seeds=1).losses[:, :, 0]).all()
+
+
+def test_equal_seeds_give_equal_sweeps():
+    assert np.array_equal(sweep(seeds=1).losses, sweep(seeds=1).losses)
+
+
+@pytest.mark.slow
+def test_the_best_rate_stays_in_mup_and_moves_in_the_standard_parametrisation():
+    from widthwise.data import load
+
+    digits = load("digits")
+
+    def network(width: int) -> nn.Module:
+        layers: list[nn.Module] = [nn.Flatten(), nn.Linear(64, width), nn.ReLU()]
+        return nn.Sequential(*layers, nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 10))
+
+    lrs = [2.0**k for k in range(-13, -1)]
+    settings = {"optimizer": "adam", "steps": 60, "seeds": 3}
+    steady, drifting = (
+        transfer_check(network, (64, 128, 256, 512), digits, lrs, scheme=scheme, **settings)
+        for scheme in ("spectral", "standard")
+    )
+    assert abs(steady.drift.total) < abs(drifting.drift.total) / 2
+    assert drifting.drift.high < 0
+
+
+def test_results_are_plain_values():
+    check = sweep(seeds=1)
+    plain: dict = check.to_dict()
+    assert len(plain["losses"]) == 3 and not math.isnan(plain["drift"]["total"])
+    assert isinstance(check.figure().title, str)
+
+
+def test_targets_may_be_real_numbers():
+    def one(width: int) -> nn.Module:
+        return nn.Sequential(nn.Linear(8, width), nn.Tanh(), nn.Linear(width, width), nn.Tanh(), nn.Linear(width, 1))
+
+    target: Tensor = DATA[0][:, :1] * 0.5
+    check = coordinate_check(one, (32, 64, 128), (DATA[0], target), optimizer="sgd", lr=0.1, seeds=2)
+    assert check.verdicts == ()
