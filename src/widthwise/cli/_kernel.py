@@ -1,14 +1,14 @@
 """`widthwise kernel`: a Gram matrix on disk."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
 from widthwise.core import DataError
 from widthwise.data import DataSet, load
 from widthwise.forecast import resolve_model
-from widthwise.kernels import GramStore, infinite
+from widthwise.kernels import GramStore, Parametrization, infinite
 from widthwise.program import trace
 
 _KERNELS = {"ntk": ("ntk",), "nngp": ("nngp",), "both": ("ntk", "nngp")}
@@ -36,6 +36,9 @@ def kernel(
     """Compute a network's infinite-width kernel on a data set, in tiles on disk; run it again to go on."""
     if kernel not in _KERNELS:
         raise DataError(f"kernel {kernel!r} is not known; give one of {', '.join(_KERNELS)}.")
+    if parametrization not in get_args(Parametrization):
+        known = ", ".join(get_args(Parametrization))
+        raise DataError(f"parametrization {parametrization!r} is not known; give one of {known}.")
     train, held_out = _parts(load(data, target=target, task=task, seed=seed), samples, test, seed)
     module = resolve_model(model, train, width).build(seed=seed)
     limit = infinite(trace(module, train.inputs[:2]), parametrization)  # type: ignore[arg-type]
