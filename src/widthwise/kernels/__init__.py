@@ -1,5 +1,6 @@
 """Program + inputs -> Gram matrices: the infinite-width limit and its finite stand-ins."""
 
+from widthwise.kernels._coordinates import SampledKernels
 from widthwise.kernels._criticality import Susceptibility, susceptibility
 from widthwise.kernels._deep_kernels import DeepKernels, deep_kernels
 from widthwise.kernels._limit import CertificateRow, KernelPair, Limit, Parametrization, infinite
@@ -33,6 +34,7 @@ __all__ = [
     "PhaseDiagram",
     "PrecisionWarning",
     "RandomFeatures",
+    "SampledKernels",
     "Susceptibility",
     "critical_line",
     "deep_kernels",
