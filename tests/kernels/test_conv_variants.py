@@ -105,13 +105,15 @@ def test_depthwise_of_one_tap_against_brute_force():
     net = nn.Sequential(nn.Conv1d(2, N, 1, bias=False), nn.Conv1d(N, N, 1, groups=N), nn.ReLU(), nn.Flatten())
     net = nn.Sequential(*net, nn.Linear(N, 2, bias=False))
     x = X[:, :, :1]
-    got = infinite(trace(net, x.float()), weight_std=1.0, bias_std=0.5).feature_kernel(x)
+    limit = infinite(trace(net, x.float()), weight_std=1.0, bias_std=0.5)
+    got = limit.feature_kernel(x)
+    error = max(row.error for row in limit.certificate)
     generator = torch.Generator().manual_seed(5)
     count = 2_000_000
     g = torch.randn(count, 2, generator=generator) @ (x[:, :, 0].T / 2**0.5).float()
     w, b = torch.randn(count, 1, generator=generator), 0.5 * torch.randn(count, 1, generator=generator)
     h = functional.relu(w * g + b).double()
-    torch.testing.assert_close(got, h.T @ h / count, rtol=0, atol=0.01 * float(got.max()))
+    torch.testing.assert_close(got, h.T @ h / count, rtol=0, atol=(4 * error + 0.005) * float(got.max()))
 
 
 class ConvNeXt(nn.Module):

@@ -79,11 +79,23 @@ def _grouped(run: Lowering, node: Node, bank: Filters) -> Field:
     for index in range(bank.groups):
         inner, seen = _group(bank, index)
         try:
-            source = run.pieces.cut(field, torch.arange(seen.start, seen.stop))
+            source = _inside(run, node, field, seen, axis_size(axis))
         except NoPiece as reason:
             raise run.refuse(node, f"its groups cut through blocks that cannot be cut ({reason})") from None
         parts.append(convolution_of(run, node, inner, source))
     return Concat(tuple(parts), (1.0 / bank.groups,) * bank.groups)
+
+
+def _inside(run: Lowering, node: Node, field: Concat, seen: slice, channels: int) -> Field:
+    """The coordinates of a group, which have to lie in one block."""
+    start = 0
+    for part, fraction in zip(field.parts, field.fractions, strict=True):
+        stop = start + round(fraction * channels)
+        if start <= seen.start and seen.stop <= stop:
+            whole = (seen.start, seen.stop) == (start, stop)
+            return part if whole else run.pieces.cut(part, torch.arange(seen.start - start, seen.stop - start))
+        start = stop
+    raise run.refuse(node, "one of its groups lies across blocks of different law")
 
 
 # -- depthwise ---------------------------------------------------------------------------------------------------------
