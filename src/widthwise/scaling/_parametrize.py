@@ -134,10 +134,11 @@ def parametrize_traced(
 
 
 class Scaled(NamedTuple):
-    """What an earlier call did to a weight: the ratio, the standard deviation before it, the tensor's version after."""
+    """What an earlier call did to a weight: the ratio; scale and its source before; the tensor's version after."""
 
     ratio: float
     std: float
+    source: str
     version: int
 
 
@@ -294,12 +295,12 @@ class _Planner:
     def _init(self, weight: Weight, reference: Weight, factor: float) -> tuple[float, float]:
         """Standard deviation to have, and what the present entries are multiplied by (the earlier call's included)."""
         earlier = self.before.get(weight.name)
-        applied, own = (earlier.ratio, earlier.std) if earlier else (1.0, weight.init_std)
+        applied, own, source = (earlier or Scaled(1.0, weight.init_std, weight.init_source, 0))[:3]
         if weight.init_std == 0.0 or (self.own_init and factor == 1.0):
             return weight.init_std, 1.0
         if self.own_init:
             return own * factor, factor / applied
-        change = factor * _likely(reference.init_std, own, weight, reference) if self.relative else factor / own
+        change = factor * _likely(reference.init_std, own, source, weight, reference) if self.relative else factor / own
         if abs(change / applied - 1) < 1e-6:
             return own * applied, 1.0
         return own * change, change / applied
@@ -352,10 +353,12 @@ def _built_in(optimizer: str, fans: Fans | None) -> float:
     return max(1.0, shape) if optimizer == "muon" else shape
 
 
-def _likely(base: float, own: float, weight: Weight, reference: Weight) -> float:
+def _likely(base: float, own: float, source: str, weight: Weight, reference: Weight) -> float:
     """Ratio of two initial scales, read as one of the usual laws (constant, fan-in) where the draws allow it."""
     measured = base / own
-    spread = 6 * (1 / weight.value.numel() + 1 / reference.value.numel()) ** 0.5
+    if "measured" not in (source, reference.init_source):
+        return measured
+    spread = 4 * (1 / weight.value.numel() + 1 / reference.value.numel()) ** 0.5
     laws = (1.0, (weight.fan_in / reference.fan_in) ** 0.5)
     best = min(laws, key=lambda law: abs(measured / law - 1))
     return best if abs(measured / best - 1) < spread else measured
@@ -375,8 +378,9 @@ def _apply(module: nn.Module, program: Program, plan: ScalingPlan, init: bool) -
                 )
             with torch.no_grad():
                 row.parameter.mul_(row.init_ratio)
-            ratio, std = (earlier.ratio, earlier.std) if earlier else (1.0, program.weight(row.name).init_std)
-            record[row.name] = Scaled(ratio * row.init_ratio, std, row.parameter._version)
+            weight = program.weight(row.name)
+            ratio, std, source = (earlier or Scaled(1.0, weight.init_std, weight.init_source, 0))[:3]
+            record[row.name] = Scaled(ratio * row.init_ratio, std, source, row.parameter._version)
         object.__setattr__(module, RECORD, record)
     for row in plan.rows:
         place = _place(program, row)
