@@ -84,7 +84,8 @@ def batch_norm_relu_across(
         return total * (b * c) ** 0.5 / pi
 
     x = _centre(b) @ across @ _centre(c)
-    return torch.func.jvp(moment, (x,), (_centre(b) @ tangent @ _centre(c),))
+    found = torch.func.jvp(moment, (x,), (_centre(b) @ tangent @ _centre(c),))
+    return found[0], found[1]
 
 
 def _checked(sigma: Tensor) -> int:

@@ -199,7 +199,8 @@ def sampled_grams(
     side1, side2 = _sides(wanted, n1, n2)
     means = [torch.empty(n1, n2, dtype=dtype) for _ in wanted]
     spreads = [torch.empty(n1, n2, dtype=dtype) for _ in wanted]
-    samples, relative, errors = 0, 0.0, {}
+    samples, relative = 0, 0.0
+    errors: dict[int, float] = {}
     tiles = [(i, j) for i in range(0, n1, side1) for j in range(0, n2, side2) if not same or j >= i]
     with progress("sampled tiles", len(tiles), show=show and len(tiles) > 1) as advance:
         for i, j in tiles:

@@ -102,7 +102,7 @@ class Backward:
         self._through(self.run.over_samples(field), field.sources, gradient)
 
     def _through(self, function: Callable[..., Tensor], sources: tuple[Field, ...], gradient: Tensor) -> None:
-        _, transpose = torch.func.vjp(function, *(self.run.track(source).value for source in sources))
+        transpose = torch.func.vjp(function, *(self.run.track(source).value for source in sources))[1]
         for source, part in zip(sources, transpose(gradient), strict=True):
             self.give(source, part)
 
@@ -170,7 +170,7 @@ class Backward:
         run, contraction, sites = self.run, field.contraction, field.source.positions
         ratio = field.weight.value.numel() / field.contracted**2 if contraction.key[0] == "pointwise" else 1.0
         zero = torch.zeros(run.count**2, *sites, *sites, dtype=run.dtype)
-        _, spread = torch.func.vjp(contraction.full, zero)
+        spread = torch.func.vjp(contraction.full, zero)[1]
         act = Acting(
             not field.transposed,
             float(field.variance) * ratio,

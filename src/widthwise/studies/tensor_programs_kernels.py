@@ -6,7 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from widthwise.core import Figure, UnsupportedOperation
+from widthwise.core import Figure, generator
+from widthwise.kernels import Limit, infinite
+from widthwise.kernels._batch_norm import batch_norm_relu
+from widthwise.program import trace
 from widthwise.studies._findings import Outcome, compare, ordered
 from widthwise.studies._tensor_programs_kernels_finite import SLUG, Erf, Skip, kernel, rates, weight_sharing
 from widthwise.studies._tensor_programs_kernels_recurrent import recurrent
@@ -55,7 +58,20 @@ CLAIMS = (
         "gradient-independence",
         "Where the output is no linear readout with its own random matrix the backward recursion is not justified.",
         f"{PAPER} and arXiv:2006.14548, simple gradient-independence check",
-        "the four networks that fail the check are refused, the one that passes is not",
+        "the check fails for the four networks for which it should, and for no other",
+    ),
+    Claim(
+        "transposes",
+        "A matrix and its transpose in one program: the tied auto-encoder has slope 1/2, and the moments of random "
+        "matrices (semicircle, Marchenko-Pastur) follow.",
+        f"{PAPER}, corollaries on random matrices; arXiv:2006.14548",
+        "2 %, relative, by samples whose standard error is at most 0.4 %",
+    ),
+    Claim(
+        "batch-norm",
+        "Batch norm in training mode joins the examples of a batch; its kernels are integrals in one variable.",
+        f"{PAPER}, appendix on batch norm",
+        "2 % of the largest entry, samples against integrals",
     ),
 )
 
@@ -166,22 +182,93 @@ CHECKED: dict[str, tuple[Callable[[Custom, Tensor], Tensor], bool]] = {
 
 
 def gradient_independence(scale: Scale) -> Outcome:
-    """Which networks are refused."""
-
-    def refused(function: Callable[[Custom, Tensor], Tensor]) -> float:
-        try:
-            kernel(Custom(function), X2)
-        except UnsupportedOperation:
-            return 1.0
-        return 0.0
-
+    """Which networks fail the check."""
     predicted = [float(expected) for _, expected in CHECKED.values()]
-    measured = [refused(function) for function, _ in CHECKED.values()]
-    detail = "1: refused with the operation's name; 0: a kernel is given."
+    limits = [kernel(Custom(function), X2) for function, _ in CHECKED.values()]
+    detail = "1: the check fails; 0: it passes. Kernels that are given do not rest on it."
+    measured = [float(not limit.gradients_independent or "transposes" in _rules(limit)) for limit in limits]
     return [compare("gradient-independence", list(CHECKED), predicted, measured, detail)], {}
 
 
-EXPERIMENTS = (reference_values, closed_forms, rates, weight_sharing, recurrent, gradient_independence)
+def _rules(limit: Limit) -> str:
+    return " ".join(row.rule for row in limit.certificate)
+
+
+class Walk(nn.Module):
+    """A random vector that a matrix and its transpose act on in turn, read out."""
+
+    def __init__(self, walk: Callable[["Walk", Tensor], Tensor]) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(3, 16, bias=False), nn.Linear(16, 1, bias=False)
+        self.w = nn.Parameter(torch.randn(16, 16) / 4)
+        self.walk = walk
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.walk(self, self.first(x)))
+
+
+def _symmetric(times: int) -> Callable[[Walk, Tensor], Tensor]:
+    def walk(m: Walk, h: Tensor) -> Tensor:
+        for _ in range(times):
+            h = (h @ m.w + h @ m.w.t()) / 2**0.5
+        return h
+
+    return walk
+
+
+WALKS: dict[str, tuple[Callable[[Walk, Tensor], Tensor], float]] = {
+    "tied auto-encoder": (lambda m, h: torch.relu(h @ m.w.t()) @ m.w, 0.75),
+    "tied, slope 1/2 taken off": (lambda m, h: torch.relu(h @ m.w.t()) @ m.w - 0.5 * h, 0.5),
+    "semicircle, 2nd moment": (_symmetric(1), 1.0),
+    "semicircle, 4th moment": (_symmetric(2), 2.0),
+    "semicircle, 6th moment": (_symmetric(3), 5.0),
+    "Marchenko-Pastur, 2nd moment": (lambda m, h: h @ m.w.t() @ m.w, 2.0),
+    "Marchenko-Pastur, 3rd moment": (lambda m, h: h @ m.w.t() @ m.w @ m.w.t(), 5.0),
+}
+
+
+def transposes(scale: Scale) -> Outcome:
+    """Mean squares at the readout, by samples of one coordinate."""
+    x = torch.ones(1, 3, dtype=torch.float64)
+    predicted = [value for _, value in WALKS.values()]
+    measured = []
+    for walk, _ in WALKS.values():
+        limit = infinite(trace(Walk(walk), x.expand(2, 3).float()), weight_std=1.0, rtol=4e-3)
+        measured.append(float(limit.nngp(x)))
+    detail = "An input vector of power 1; square matrices of variance 1/width (Marchenko-Pastur: a = 1)."
+    return [compare("transposes", list(WALKS), predicted, measured, detail, relative=2e-2)], {}
+
+
+def batch_norm(scale: Scale) -> Outcome:
+    """One hidden layer with batch norm and ReLU, one batch of ten inputs.
+
+    With inputs of few dimensions variances over the batch are near zero now and then, and samples have heavy tails.
+    """
+    x = torch.randn(10, 12, generator=generator(0, SLUG, "batch"), dtype=torch.float64)
+    net = nn.Sequential(nn.Linear(12, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 1, bias=False)).train()
+    sigma = x @ x.T / 12
+    moment, passed = batch_norm_relu(sigma, sigma, eps=net[1].eps)
+    limit = infinite(trace(net, x.float(), training=True), weight_std=1.0, bias_std=0.0, rtol=4e-3)
+    got = limit(x)
+    pairs = [(i, j) for i in range(3) for j in range(i, 3)]
+    rows = [f"{kind} {i}, {j}" for kind in ("NNGP", "NTK") for i, j in pairs]
+    predicted = [float(array[i, j]) for array in (moment, moment + passed) for i, j in pairs]
+    measured = [float(array[i, j]) for array in got for i, j in pairs]
+    detail = "Samples of one coordinate against the one-dimensional integrals."
+    size = 2e-2 * max(predicted)
+    return [compare("batch-norm", rows, predicted, measured, detail, absolute=size)], {}
+
+
+EXPERIMENTS = (
+    reference_values,
+    closed_forms,
+    rates,
+    weight_sharing,
+    recurrent,
+    gradient_independence,
+    transposes,
+    batch_norm,
+)
 
 
 def measure(scale: Scale) -> tuple[list[Finding], dict[str, Figure]]:
@@ -200,5 +287,5 @@ STUDY = Study(
         "full": "The same networks, widths up to 4096 (convolutional: 1024, residual: 2048), 64 draws.",
     },
     measure=measure,
-    missing="Recurrent networks at growing widths, attention, batch norm in training mode, tied (transposed) weights.",
+    missing="Recurrent networks at growing widths, attention; batch norm over several layers at growing widths.",
 )
