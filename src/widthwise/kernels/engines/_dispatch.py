@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Engine = Literal["auto", "torch", "numba"]
 Wanted = Sequence[tuple[str, Field]]
 
-TORCH_SECONDS = 8e-9  # per position, operation and pair, on one core
+TORCH_SECONDS = 3e-8  # per position, operation and pair, on one core
 LOAD_SECONDS, COMPILE_SECONDS = 2.0, 25.0
 TILE_WORK, LARGEST_SIDE, DENSE_SIDE = 1e9, 256, 1024
 KEPT_BYTES = 1 << 30
@@ -111,12 +111,12 @@ class _Grams:
 
     def run(self, show: bool) -> Tensor | None:
         """``[fields, 2, n1, n2]``, or None where an input has zero variance and the plan cannot take it."""
+        by_angle = self.by_angle() if len(self.plan.given) == 1 else None
+        if by_angle is not None:
+            return by_angle
         n1, n2 = self.x1.shape[0], (self.x1 if self.x2 is None else self.x2).shape[0]
-        side = (
-            DENSE_SIDE
-            if self.plan.given
-            else int(np.clip((TILE_WORK / max(1.0, self.plan.work)) ** 0.5, 16, LARGEST_SIDE))
-        )
+        fitting = int(np.clip((TILE_WORK / max(1.0, self.plan.work)) ** 0.5, 16, LARGEST_SIDE))
+        side = DENSE_SIDE if self.plan.given else fitting
         result = torch.empty(self.plan.outputs, 2, n1, n2, dtype=self.dtype)
         tiles = [(i, j) for i in range(0, n1, side) for j in range(0, n2, side) if self.x2 is not None or j >= i]
         run = runner()
@@ -134,6 +134,32 @@ class _Grams:
                     result[:, :, columns, rows] = tile.transpose(2, 3)
                 advance(1)
         return result
+
+    def by_angle(self) -> Tensor | None:
+        """The same for kernels of one angle, None where this one is not."""
+        cosine = import_module("widthwise.kernels.engines._cosine")
+        evaluators = [self.limit.evaluator(x, None, self.dtype) for x in (self.x1, self.x2) if x is not None]
+        data = [_read(self.plan.given[0], evaluator) for evaluator in evaluators]
+        squares = [torch.linalg.vecdot(x, x) / x.shape[1] for x in data]
+        homogeneous = cosine.one_angle(self.plan, torch.cat(squares))
+        first = int(squares[0].argmax())
+        square = float(squares[0][first])
+        if homogeneous is None or square == 0.0:
+            return None
+        alone = self.limit.evaluator(self.x1[first : first + 1], None, torch.float64)
+        exact = _read(self.plan.given[0], alone)
+        square = float((exact * exact).mean())
+        table = cosine.fit(self.plan, features(self.plan, alone)[0], square, self.dtype)
+        if table is None:
+            return None
+        roots = [value.sqrt() for value in squares]
+        width = data[0].shape[1]
+        unit = [x / torch.where(r > 0, r * width**0.5, 1.0)[:, None] for x, r in zip(data, roots, strict=True)]
+        scales = [r / square**0.5 if homogeneous else torch.ones_like(r) for r in roots]
+        found = cosine.angle_grams(
+            table, unit[0], unit[1] if len(unit) > 1 else None, (scales[0], scales[-1]), self.dtype
+        )
+        return found.reshape(self.plan.outputs, 2, *found.shape[1:])
 
     def side(self, which: int, rows: slice) -> "Side | None":
         """Features of some of the inputs, kept as long as memory allows."""

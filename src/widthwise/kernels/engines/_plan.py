@@ -167,8 +167,7 @@ class _Compiler:
         if isinstance(u, Product):
             if u.contraction.key[0] == "flattened" and u.positions:
                 raise Unfit("a matrix that contracts some of the positions")
-            if not isinstance(u.variance, float):
-                raise Unfit("a variance that is differentiated")
+            _variance(u)
             return [self._patched(u)]
         if isinstance(u, Sum):
             return [term for _, term in self._terms(u) if not isinstance(term, (Shared, Offset))]
@@ -397,7 +396,7 @@ class _Compiler:
         self._op(stage, code.LOAD, u, DST=slot, INDEX=index, WHERE=max(where, 0))
         if isinstance(u, Product):
             ratio = self._ratio(u)
-            self._op(stage, code.AFFINE, u, DST=slot, SRC=slot, SCALE=u.variance, SCALE_T=u.variance, RATIO=ratio)
+            self._op(stage, code.AFFINE, u, DST=slot, SRC=slot, SCALE=_variance(u), SCALE_T=_variance(u), RATIO=ratio)
         return slot
 
     def _data(self, u: Inputs | _Raw, stage: _Stage) -> int:
@@ -494,22 +493,22 @@ class _Compiler:
         assert isinstance(term, Product)
         ratio = self._ratio(term)
         if term.contraction.key[0] == "pointwise":
-            value = square * term.variance
+            value = square * _variance(term)
             return code.AFFINE, {"SCALE": value, "SCALE_T": value, "RATIO": ratio}
         if term.contraction.key[0] not in ("convolved", "patches"):
             raise Unfit(f"contraction {term.contraction.key[0]}")
         source, _, kernel, stride, padding, dilation = _convolution(term)
-        value = square * term.variance / prod(kernel)
+        value = square * _variance(term) / prod(kernel)
         names = ("SH", "SW", "KY", "KX", "SY", "SX", "PY", "PX", "DY", "DX")
         numbers = (*source, *kernel, *stride, *padding, *dilation)
         geometry = dict(zip(names, numbers, strict=True))
         return code.CONV, {"SCALE": value, "SCALE_T": value, "RATIO": ratio, **geometry}
 
     def _ratio(self, u: Product) -> float:
-        own = self.contribution(u.weight, u.variance, u.contracted)
+        own = self.contribution(u.weight, _variance(u), u.contracted)
         if own and not u.variance:
             raise Unfit("a trained matrix of variance zero")
-        return own / u.variance if own else 0.0
+        return own / _variance(u) if own else 0.0
 
     def _constants(self, terms: list[tuple[float, Field]]) -> dict[str, float]:
         found = {"CONSTANT": 0.0, "CONSTANT_T": 0.0, "CONSTANT0": 0.0, "CONSTANT_T0": 0.0}
@@ -589,6 +588,12 @@ def _convolution(u: Product) -> tuple[Grid, Grid, Grid, Grid, Grid, Grid]:
     if missing == 0 and len(u.positions) != 2:
         raise Unfit("an image axis of size one")
     return whole(image, 1), result, whole(kernel, 1), whole(stride, 1), whole(before, 0), whole(dilation, 1)
+
+
+def _variance(u: Product) -> float:
+    if not isinstance(u.variance, float):
+        raise Unfit("a variance that is differentiated")
+    return u.variance
 
 
 def _resizes(arguments: dict[str, float]) -> bool:

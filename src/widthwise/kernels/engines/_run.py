@@ -58,6 +58,18 @@ def evaluate(plan: Plan, left: Side, right: Side, *, same: bool, dtype: torch.dt
     return torch.from_numpy(out)
 
 
+def evaluate_given(plan: Plan, row: np.ndarray, covariances: np.ndarray) -> np.ndarray:
+    """Moments and tangents of pairs of one input's features at given covariances, ``[2 * outputs, pairs]``, float64."""
+    missing = -len(covariances) % ROW_LANES
+    given = np.concatenate([covariances, np.zeros(missing)])
+    results = np.zeros((plan.outputs, 2, len(given)))
+    zeros = np.zeros(len(given), np.int64)
+    data = (row.reshape(1, -1), row.reshape(1, -1))
+    run = _runner(plan, ROW_LANES, zeros, zeros, False, data, given, results, np.float64)
+    run(0, len(given) // ROW_LANES)
+    return results.reshape(2 * plan.outputs, -1)[:, : len(covariances)]
+
+
 def _runner(
     plan: Plan,
     lanes: int,
@@ -71,7 +83,8 @@ def _runner(
 ) -> Callable[[int, int], None]:
     diagonal = (rows == columns) if same else np.zeros(len(rows), bool)
     sizes = np.array([plan.area, plan.buffer, plan.longest, plan.ring, plan.sums, data[0].shape[1]])
-    pars, weights = plan.pars.astype(real).ravel(), plan.weights.astype(real)
+    pars: np.ndarray = plan.pars.astype(real).ravel()
+    weights: np.ndarray = plan.weights.astype(real)
     flat = [np.ascontiguousarray(array).ravel() for array in data]
 
     def run(first: int, last: int) -> None:

@@ -1,0 +1,107 @@
+"""The fused engine against neural-tangents and against the machine's matrix product, in one run.
+
+    bash benchmarks/peers/neural_tangents/make_env.sh
+    python benchmarks/bench_engines.py
+
+Times are minima over repeats; on a machine that is shared, only ratios within one run mean anything.
+"""
+
+import json
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+import widthwise as ww
+from widthwise.kernels.engines import compile_plan
+
+PEER = Path(__file__).parent / ".peers/neural-tangents/bin/python"
+SCRIPT = Path(__file__).parent / "peers/neural_tangents/time_kernels.py"
+RELU_LAYER_FLOPS = 59
+"""Additions and multiplications per covariance and layer (a fused one counts two, a square root one): window sums 8,
+scales and constants 6, correlation 2, angle and root 30, both transforms 11, other 2."""
+
+
+def best(run: Callable[[], object], repeats: int) -> float:
+    """Smallest time of several calls."""
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+
+def convolutional(head: str, size: int) -> nn.Module:
+    layers: list[nn.Module] = []
+    for index in range(4):
+        layers += [nn.Conv2d(16 if index else 1, 16, 3, padding=1), nn.ReLU()]
+    pool = [nn.AdaptiveAvgPool2d(1)] if head == "gap" else []
+    return nn.Sequential(*layers, *pool, nn.Flatten(), nn.Linear(16 if head == "gap" else 16 * size * size, 1))
+
+
+def peak() -> float:
+    """Floating-point operations per second of a float32 matrix product."""
+    a = torch.randn(2048, 2048)
+    return 2 * 2048**3 / best(lambda: a @ a, 8)
+
+
+def against_peer(head: str, size: int, count: int, peer_count: int) -> None:
+    """Seconds per pair of inputs of both, where either computes what its own symmetry leaves to compute."""
+    answer = subprocess.run(
+        [str(PEER), str(SCRIPT), str(peer_count), str(size), head, "2"], capture_output=True, text=True, check=True
+    )
+    peer = json.loads(answer.stdout.splitlines()[-1])
+    per_pair = min(peer["seconds"]) / peer_count**2
+    module = convolutional(head, size)
+    x = torch.from_numpy(np.random.default_rng(0).standard_normal((peer_count, size, size, 1)).astype(np.float32))
+    program = ww.trace(module, x[:2].permute(0, 3, 1, 2))
+    limit = ww.infinite(program, weight_std=2**0.5, bias_std=0.1, engine="numba")
+    found = limit(x.permute(0, 3, 1, 2), dtype=torch.float32).ntk
+    expected = torch.tensor(peer["ntk"])
+    many = torch.randn(count, 1, size, size)
+    before = peak()
+    seconds = best(lambda: limit(many, dtype=torch.float32), 5)
+    rate = max(before, peak())
+    plan = compile_plan(limit.output, contribution=lambda _, variance, fan_in: variance)
+    assert plan is not None
+    pairs = count * (count + 1) / 2
+    entries = plan.work * pairs
+    print(
+        f"{head} {size}x{size}: neural-tangents {1e3 * per_pair:.4g} ms per pair ({peer_count} inputs), widthwise "
+        f"{1e3 * seconds / pairs:.4g} ms per computed pair ({count} inputs); per entry of the matrix "
+        f"{per_pair / (seconds / count**2):.0f} times faster; "
+        f"{100 * entries * RELU_LAYER_FLOPS / seconds / rate:.0f} % of the matrix product's {rate / 1e9:.0f} GFLOP/s; "
+        f"largest relative difference {float(((found - expected) / expected).abs().max()):.1e}"
+    )
+
+
+def dense(count: int) -> None:
+    """Both kernels of dense ReLU networks over the time of X X^T."""
+    x = torch.randn(count, 784)
+    for depth in (3, 30):
+        layers: list[nn.Module] = [nn.Linear(784, 16, bias=False), nn.ReLU()]
+        for _ in range(depth - 2):
+            layers += [nn.Linear(16, 16, bias=False), nn.ReLU()]
+        module = nn.Sequential(*layers, nn.Linear(16, 1, bias=False))
+        limit = ww.infinite(ww.trace(module, x[:2]), weight_std=2**0.5, engine="numba")
+        limit(x[:64], dtype=torch.float32)
+        ratios, products = [], []
+        for _ in range(3):
+            products.append(best(lambda: x @ x.T, 1))
+            ratios.append(best(lambda: limit(x, dtype=torch.float32), 1) / products[-1])  # noqa: B023
+        print(
+            f"dense, depth {depth}, {count} inputs: both kernels take {min(ratios):.2f} (best), "
+            f"{np.median(ratios):.2f} (median) times the matrix product X X^T ({min(products):.2f} s)"
+        )
+
+
+if __name__ == "__main__":
+    print(f"{torch.get_num_threads()} threads")
+    against_peer("gap", 28, 24, 2)
+    against_peer("flatten", 28, 600, 100)
+    dense(10_000)
