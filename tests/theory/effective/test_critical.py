@@ -52,10 +52,14 @@ def test_vertex_of_the_zero_class_grows_alike_whatever_the_order_of_the_fall():
         assert (found.V / found.K**2)[-1] / 400 == pytest.approx(2 / 3, rel=0.03)
 
 
+@pytest.mark.slow
 def test_half_stable_approach():
-    """From the attracting side the vertex grows five times more slowly than at the fixed point."""
+    """From the attracting side the vertex grows five times more slowly than at the fixed point.
+
+    The approach is slow: 1.31 at layer 600, 1.10 at layer 2400, for 0.98 in the end.
+    """
     expected = critical("gelu")
-    found = flow([1, *[50] * 599, 1], "gelu", square=(2 * expected.kernel - expected.C_b) / expected.C_W)
+    found = flow([1, *[50] * 2399, 1], "gelu", square=(2 * expected.kernel - expected.C_b) / expected.C_W)
     growth = np.diff(found.V / found.K**2)[-1]
     assert growth == pytest.approx(expected.exponents["approach"], rel=0.15)
 

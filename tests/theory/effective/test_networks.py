@@ -124,7 +124,7 @@ def test_the_cubic_expansion_explains_what_training_changes():
     options = {"lr": 0.3, "steps": 8, "networks": 100}
     real = train_predict(*net, **options, order=None).mean
     errors = [np.abs(train_predict(*net, **options, order=1, expansion=power).mean - real).max() for power in (1, 3)]
-    assert errors[1] < 0.15 * errors[0]
+    assert errors[1] < 0.3 * errors[0]
 
 
 def test_refused_rates():
