@@ -4,6 +4,12 @@ from widthwise.scaling._abc import AbcReport, AbcTable, abc, classify, named_abc
 from widthwise.scaling._coordinate_check import CoordinateCheck, coordinate_check
 from widthwise.scaling._diagnosis import LayerVerdict, Observation
 from widthwise.scaling._families import FAMILIES, family_of
+from widthwise.scaling._laws import LAWS, compare_laws, law
+from widthwise.scaling._laws_fit import FittedLaw, RouteFit, fit_law
+from widthwise.scaling._laws_loss import LossLaw, fit_loss_law
+from widthwise.scaling._laws_recommend import ExtrapolationRisk, Recommendation, recommend
+from widthwise.scaling._laws_surface import CellSurface
+from widthwise.scaling._laws_types import Advice, Bowl, Domain, Law, Run
 from widthwise.scaling._optimum import Drift, Optimum
 from widthwise.scaling._parametrize import parametrize
 from widthwise.scaling._plan import ParameterGroups, ScalingPlan, ScorePlan, WeightPlan
@@ -12,14 +18,26 @@ from widthwise.scaling._transfer_check import TransferCheck, transfer_check
 
 __all__ = [
     "FAMILIES",
+    "LAWS",
     "AbcReport",
     "AbcTable",
+    "Advice",
+    "Bowl",
+    "CellSurface",
     "CoordinateCheck",
+    "Domain",
     "Drift",
+    "ExtrapolationRisk",
+    "FittedLaw",
+    "Law",
     "LayerVerdict",
+    "LossLaw",
     "Observation",
     "Optimum",
     "ParameterGroups",
+    "Recommendation",
+    "RouteFit",
+    "Run",
     "ScalingPlan",
     "ScorePlan",
     "Slope",
@@ -27,10 +45,15 @@ __all__ = [
     "WeightPlan",
     "abc",
     "classify",
+    "compare_laws",
     "coordinate_check",
     "family_of",
+    "fit_law",
+    "fit_loss_law",
     "fit_slope",
+    "law",
     "named_abc",
     "parametrize",
+    "recommend",
     "transfer_check",
 ]
