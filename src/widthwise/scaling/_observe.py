@@ -114,7 +114,7 @@ def weight_sizes(module: nn.Module, program: Program, values: dict[str, Tensor],
 
 def score_factor(module: nn.Module, query: Query) -> float:
     """What the scores of one attention are multiplied by, hooks counted in."""
-    hooks = module.get_submodule(query.module_path)._forward_hooks.values()
+    hooks = module.get_submodule(query.module_path)._forward_hooks.values() if query.outside else ()
     return query.scale * next((hook.factor for hook in hooks if isinstance(hook, ScaledBlock)), 1.0)
 
 
@@ -128,6 +128,8 @@ def score_tensors(module: nn.Module, program: Program, outputs: dict[str, Tensor
     """Attention scores ``scale q k'`` per attention from recorded queries and keys (rotations by position left out)."""
     found = {}
     for query in queries(program):
+        if not query.outside:
+            continue
         q, k = _heads(outputs, query.module_path, query.block, query), None
         if query.key_path is not None:
             k = _heads(outputs, query.key_path, query.key_block, query)

@@ -3,16 +3,17 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Any, Literal, NamedTuple
+from math import prod
+from typing import Any, Literal
 
-import torch
 from torch import nn
 
 from widthwise.core import DataError, ModelError, TraceError
 from widthwise.program import Program, Role, Weight, trace
 from widthwise.scaling._examples import guess_examples
 from widthwise.scaling._families import UpdateFamily, family_of
-from widthwise.scaling._multipliers import place_block_scale, place_input_scale, without_multipliers
+from widthwise.scaling._multipliers import without_multipliers
+from widthwise.scaling._place import RECORD, Scaled, carry_out, earlier_of, input_place
 from widthwise.scaling._plan import ParameterGroups, ScalingPlan, ScorePlan, WeightPlan
 from widthwise.scaling._schemes import AbcByRole, Factors, Fans, Rule, rule_of
 from widthwise.scaling._structure import Branches, matrix_depth, queries, residual_branches
@@ -20,9 +21,9 @@ from widthwise.scaling._structure import Branches, matrix_depth, queries, residu
 DepthRule = Literal["none", "sqrt", "linear"]
 Override = Mapping[str, float | str]
 
-RECORD = "_widthwise_scaled"
 REFERENCE_HEAD = 64
 ROLES_WITH_ONE_HOT_INPUT = (Role.VECTOR, Role.EMBEDDING)
+COUPLED_DECAY = ("adam", "nadam", "radam", "rmsprop", "adagrad")
 
 
 def parametrize(
@@ -129,17 +130,8 @@ def parametrize_traced(
     name = scheme if isinstance(scheme, str) else "abc"
     plan = ScalingPlan(name, optimizer.lower(), rows, scores, tuple(planner.notes))
     if not dry_run:
-        _apply(module, program, plan, init)
+        carry_out(module, program, plan, init)
     return ParameterGroups(plan)
-
-
-class Scaled(NamedTuple):
-    """What an earlier call did to a weight: the ratio; scale and its source before; the tensor's version after."""
-
-    ratio: float
-    std: float
-    source: str
-    version: int
 
 
 def _check(lr: float, gamma: float, depth_rule: str, weight_decay: float) -> None:
@@ -194,11 +186,21 @@ class _Planner:
     depth: tuple[float, float]
     gamma: float
     overrides: Mapping[str, Override]
-    before: Mapping[str, Scaled]
+    before: dict[str, Scaled]
 
     def __post_init__(self) -> None:
         self.notes: list[str] = []
+        if self.depth != (1.0, 1.0):
+            self.notes += [
+                f"the residual branch at {name} ends in nothing that a weight scales; multiply it by "
+                f"{self.depth[0]:.4g} in the model's own code."
+                for name in self.branches.open
+            ]
         family_of(self.optimizer)
+        readouts = [weight.name for weight in self.program.weights if weight.role is Role.OUTPUT]
+        sums = [node for name in readouts for node in self.program.users(name) if node.name == self.program.output]
+        read = [self.program.node(ref.name) for node in sums for ref in node.refs]
+        self.readout_biases = {node.op for node in read if node.kind == "weight"} - set(readouts)
         for settings in self.overrides.values():
             unknown = [key for key in settings if key not in ("role", "lr", "init", "weight_decay")]
             if unknown:
@@ -206,6 +208,10 @@ class _Planner:
 
     def row(self, weight: Weight, lr: float, weight_decay: float, eps: float) -> WeightPlan:
         """The plan of one weight."""
+        if weight_decay and self.optimizer in COUPLED_DECAY and not self.notes:
+            self.notes.append(
+                f"{self.optimizer} adds weight decay to the gradient, where no factor transfers; use adamw."
+            )
         own = self._overridden(weight)
         role = Role(str(own["role"])) if "role" in own else weight.role
         reference = self.base.weight(weight.name)
@@ -215,11 +221,15 @@ class _Planner:
         ratio = (
             _over(factors, self._tied(weight, base_fans, self.rule(base_fans, family))) if self.relative else factors
         )
+        ratio = self._placed(weight, role, ratio, family)
+        start = 1.0 if self.own_init else ratio.init
         init, step, reason = self._scaled(weight, role, ratio, family)
         step *= float(own.get("lr", 1.0))
         if self.optimizer in ("muon", "spectral") and family == "orthogonal":
-            step *= _built_in(self.optimizer, base_fans if self.relative else None) / _built_in(self.optimizer, fans)
-        std, change = self._init(weight, reference, init * float(own.get("init", 1.0)))
+            step *= _built_in(self.optimizer, reference if self.relative else None) / _built_in(self.optimizer, weight)
+        if self.optimizer == "adafactor" and not self.own_init:
+            step /= init
+        std, change = self._init(weight, reference, init * float(own.get("init", 1.0)), init / start)
         decay = weight_decay / step * float(own.get("weight_decay", 1.0))
         return WeightPlan(
             weight.name, role, reason if not own else f"{reason}; overridden", weight.shape, int(fans.fan_in),
@@ -237,6 +247,7 @@ class _Planner:
     def _family(self, weight: Weight, role: Role) -> tuple[str, UpdateFamily]:
         family = family_of(self.optimizer)
         matrix = len(weight.shape) > 1 and role not in ROLES_WITH_ONE_HOT_INPUT
+        matrix = matrix and (self.optimizer != "muon" or len(weight.shape) == 2)
         if family != "orthogonal" or (matrix and (role is Role.HIDDEN or self.optimizer != "muon")):
             return self.optimizer, family
         return "adamw", "sign"
@@ -255,6 +266,22 @@ class _Planner:
             return factors
         return replace(factors, multiplier=1 / fans.fan_out)
 
+    def _placed(self, weight: Weight, role: Role, ratio: Factors, family: UpdateFamily) -> Factors:
+        """Multipliers need a module whose input is the product's; else they are folded in, or left to the user."""
+        if self.tied_to_readout(weight) is not None:
+            ratio = replace(ratio, multiplier=ratio.multiplier / self.gamma)
+        if ratio.multiplier == 1.0 or input_place(self.program, weight, role) is not None:
+            return ratio
+        if role is not Role.OUTPUT:
+            self.notes.append(
+                f"{weight.name} is also the readout, where no module takes its input; multiply that input by "
+                f"{ratio.multiplier:.4g} in the model's own code."
+            )
+            return replace(ratio, multiplier=1.0)
+        self.notes.append(f"no module takes the input of {weight.name}, so its multiplier is folded into its entries.")
+        m, cost = ratio.multiplier, 2 if family == "gradient" else 1
+        return Factors(ratio.init * m, 1.0, ratio.step * m**cost, ratio.epsilon / m)
+
     def _scaled(self, weight: Weight, role: Role, ratio: Factors, family: UpdateFamily) -> tuple[float, float, str]:
         """Init and step factors with depth and richness, and why."""
         init, step = 1.0 if self.own_init else ratio.init, ratio.step
@@ -269,7 +296,7 @@ class _Planner:
             init, step = self._deep(init, step, family, last)
             reason += f"; {'ends' if last else 'inside'} a residual branch, times {self.depth[0]:.3g}"
         if self.gamma != 1.0:
-            init, step = self._rich(init, step, family, role)
+            init, step = self._rich(init, step, family, role is Role.OUTPUT or weight.name in self.readout_biases)
         return init, step, reason
 
     def _deep(self, init: float, step: float, family: UpdateFamily, last: bool) -> tuple[float, float]:
@@ -283,20 +310,24 @@ class _Planner:
         step *= q / m**cost
         return (init * m, step * m**cost) if last else (init, step)
 
-    def _rich(self, init: float, step: float, family: UpdateFamily, role: Role) -> tuple[float, float]:
-        """Output over gamma (folded into the readout) and the learning rate's law."""
+    def _rich(self, init: float, step: float, family: UpdateFamily, readout: bool) -> tuple[float, float]:
+        """Output over gamma (folded into the readout and its bias) and the learning rate's law."""
         depth = max(1, matrix_depth(self.program))
         power = 2.0 if self.gamma < 1 else 2.0 / depth
         law = self.gamma ** (power if family == "gradient" else power / 2)
-        if role is Role.OUTPUT:
+        if readout:
             return init / self.gamma, step * law / self.gamma ** (2 if family == "gradient" else 1)
         return init, step * law
 
-    def _init(self, weight: Weight, reference: Weight, factor: float) -> tuple[float, float]:
-        """Standard deviation to have, and what the present entries are multiplied by (the earlier call's included)."""
-        earlier = self.before.get(weight.name)
-        applied, own, source = (earlier or Scaled(1.0, weight.init_std, weight.init_source, 0))[:3]
-        if weight.init_std == 0.0 or (self.own_init and factor == 1.0):
+    def _init(self, weight: Weight, reference: Weight, factor: float, folded: float) -> tuple[float, float]:
+        """Standard deviation to have, and what the present entries are multiplied by (the earlier call's included).
+
+        Constant entries stay, except for what is `folded` into them from outside (depth).
+        """
+        applied, own, source = earlier_of(self.before, weight)[:3]
+        if weight.init_std == 0.0:
+            return 0.0, folded / applied
+        if self.own_init and factor == 1.0:
             return weight.init_std, 1.0
         if self.own_init:
             return own * factor, factor / applied
@@ -314,6 +345,12 @@ class _Planner:
             if abs(query.scale * query.head_size - 1) < 1e-6 or query.head_size == other:
                 continue
             factor = (other / query.head_size) ** 0.5
+            if not query.outside:
+                self.notes.append(
+                    f"attention scores at {query.module_path or 'the root'}: no module puts the queries out, so their "
+                    f"scale cannot be set from outside; multiply them by {factor:.4g} in the model's own code."
+                )
+                continue
             found.append(ScorePlan(query.node, query.module_path, query.head_size, query.scale, factor, query.block))
         return found
 
@@ -345,12 +382,12 @@ def _over(mine: Factors, base: Factors) -> Factors:
     )
 
 
-def _built_in(optimizer: str, fans: Fans | None) -> float:
-    """The scale that the optimiser itself puts on an orthogonalised update."""
-    if fans is None:
+def _built_in(optimizer: str, weight: Weight | None) -> float:
+    """The scale that the optimiser itself puts on an orthogonalised update: by rows and columns, as the tensor lies."""
+    if weight is None:
         return 1.0
-    shape = (fans.fan_out / fans.fan_in) ** 0.5
-    return max(1.0, shape) if optimizer == "muon" else shape
+    shape = (weight.shape[0] / prod(weight.shape[1:])) ** 0.5
+    return max(1.0, shape) if optimizer == "muon" else (weight.fan_out / weight.fan_in) ** 0.5
 
 
 def _likely(base: float, own: float, source: str, weight: Weight, reference: Weight) -> float:
@@ -362,38 +399,3 @@ def _likely(base: float, own: float, source: str, weight: Weight, reference: Wei
     laws = (1.0, (weight.fan_in / reference.fan_in) ** 0.5)
     best = min(laws, key=lambda law: abs(measured / law - 1))
     return best if abs(measured / best - 1) < spread else measured
-
-
-def _apply(module: nn.Module, program: Program, plan: ScalingPlan, init: bool) -> None:
-    record: dict[str, Scaled] = dict(getattr(module, RECORD, {}))
-    if init:
-        for row in plan.rows:
-            earlier = record.get(row.name)
-            if row.init_ratio == 1.0:
-                continue
-            if earlier is not None and row.parameter._version > earlier.version:
-                raise ModelError(
-                    f"parameter {row.name} changed since it was scaled; give init=False to keep the trained values, or "
-                    "a fresh module."
-                )
-            with torch.no_grad():
-                row.parameter.mul_(row.init_ratio)
-            weight = program.weight(row.name)
-            ratio, std, source = (earlier or Scaled(1.0, weight.init_std, weight.init_source, 0))[:3]
-            record[row.name] = Scaled(ratio * row.init_ratio, std, source, row.parameter._version)
-        object.__setattr__(module, RECORD, record)
-    for row in plan.rows:
-        place = _place(program, row)
-        if place is not None:
-            place_input_scale(module.get_submodule(place), row.multiplier)
-    for score in plan.scores:
-        place_block_scale(module.get_submodule(score.module_path), score.multiplier, score.block)
-
-
-def _place(program: Program, row: WeightPlan) -> str | None:
-    """The module whose input carries a weight's multiplier; None where there is none."""
-    weight = program.weight(row.name)
-    users = [node for node in program.users(row.name) if "embedding" not in node.op]
-    if row.role not in (Role.OUTPUT, Role.EMBEDDING) or not users or len(weight.shape) < 2:
-        return None
-    return users[-1].module_path

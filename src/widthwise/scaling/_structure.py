@@ -8,6 +8,13 @@ from widthwise.program import Node, Program, Ref, Weight
 SCORES = ("aten.scaled_dot_product_attention", "aten._scaled_dot_product")
 MATRIX_OPS = ("linear", "addmm", "matmul", "mm", "bmm", "conv")
 NORM_OPS = ("rms_norm", "layer_norm", "group_norm")
+BRANCH_NORMS = (*NORM_OPS, "batch_norm", "instance_norm")
+VIEWS = (
+    "view", "reshape", "unflatten", "flatten", "transpose", "permute", "t", "squeeze", "unsqueeze", "contiguous",
+    "select", "slice", "split", "split_with_sizes", "chunk", "unbind", "getitem", "alias", "clone", "expand", "to",
+    "_to_copy", "dropout", "movedim",
+)  # fmt: skip
+HOMOGENEOUS = (*VIEWS, "relu", "leaky_relu", "neg", "mean", "sum", "avg_pool1d", "avg_pool2d", "adaptive_avg_pool2d")
 
 
 @dataclass(frozen=True)
@@ -17,12 +24,15 @@ class Branches(Value):
     Attributes:
         count: number of them.
         inside: names of the weights inside a branch.
-        last: names of the matrices whose product is added to the stream.
+        last: names of the weights that a branch's result is proportional to: its last matrix with its bias, or the
+            gain and bias of the norm that ends it.
+        open: nodes of branches that end in something whose scale no weight carries.
     """
 
     count: int
     inside: frozenset[str]
     last: frozenset[str]
+    open: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -36,6 +46,8 @@ class Query(Value):
         module_path, key_path: the modules whose outputs hold queries and keys (keys: None where not found).
         block, key_block: which part of the last axis they are (start, stop, in units of the whole), (0, 1) for all.
         source: ``"matrix"`` or ``"norm"``, what computes them there.
+        outside: whether that module puts the queries out, so that a hook on its output reaches them (the projection
+            inside `nn.MultiheadAttention` does not).
     """
 
     node: str
@@ -46,12 +58,38 @@ class Query(Value):
     source: str
     key_path: str | None
     key_block: tuple[float, float]
+    outside: bool
+
+
+def op_name(node: Node) -> str:
+    """``"linear"`` of ``"aten.linear.default"``."""
+    parts = node.op.split(".")
+    return parts[1] if len(parts) > 1 and parts[0] == "aten" else parts[-1]
+
+
+def is_view(node: Node) -> bool:
+    """Whether a node only passes on, picks or arranges entries."""
+    return op_name(node).rstrip("_") in VIEWS or "getitem" in node.op
+
+
+def leaves_as_is(program: Program, node: Node) -> bool:
+    """Whether a node's value, views aside, leaves its module without being computed with."""
+    path, waiting = node.module_path, [node]
+    if not path:
+        return False
+    while waiting:
+        for user in program.users(waiting.pop().name):
+            if user.module_path == path or user.module_path.startswith(f"{path}."):
+                if not is_view(user):
+                    return False
+                waiting.append(user)
+    return True
 
 
 def residual_branches(program: Program) -> Branches:
     """Find the additions ``stream + branch(stream)`` of a program."""
     above = _ancestors(program)
-    count, inside, last = 0, set[str](), set[str]()
+    count, inside, last, ends = 0, set[str](), set[str](), list[str]()
     for node in program.nodes:
         if not node.op.startswith("aten.add"):
             continue
@@ -62,11 +100,37 @@ def residual_branches(program: Program) -> Branches:
             own = (above[branch] | {branch}) - above[stream] - {stream}
             weights = {program.node(name).op for name in own if program.node(name).kind == "weight"}
             if stream in above[branch] and any(len(program.weight(name).shape) > 1 for name in weights):
+                found = _ending(program, program.node(branch)) & weights
                 count += 1
                 inside |= weights
-                last |= _last_matrices(program, branch)
+                last |= found
+                ends += [] if found else [branch]
     canonical = lambda names: frozenset(program.weight(name).name for name in names)  # noqa: E731
-    return Branches(count, canonical(inside), canonical(last))
+    return Branches(count, canonical(inside), canonical(last), tuple(ends))
+
+
+def _ending(program: Program, node: Node) -> set[str]:
+    """The weights that a branch's result is proportional to; none where it is not proportional to any."""
+    weights = {program.node(ref.name).op for ref in node.refs if program.node(ref.name).kind == "weight"}
+    computed = [program.node(ref.name) for ref in node.refs if program.node(ref.name).kind == "op"]
+    name = op_name(node).rstrip("_")
+    matrices = any(len(program.weight(weight).shape) > 1 for weight in weights)
+    if name in BRANCH_NORMS or "norm" in name:
+        return weights
+    if (matrices and any(op in name for op in (*MATRIX_OPS, "einsum"))) or (weights and name == "mul"):
+        return weights
+    if name == "add":
+        parts = [_ending(program, part) for part in computed]
+        return weights.union(*parts) if parts and all(parts) else set()
+    if not computed or weights:
+        return set()
+    if name in ("mul", "div"):
+        return next((found for part in computed if (found := _ending(program, part))), set())
+    if node.op.startswith(SCORES):
+        return _ending(program, computed[2]) if len(computed) > 2 else set()
+    if name in ("matmul", "bmm", "einsum"):
+        return _ending(program, computed[-1])
+    return _ending(program, computed[0]) if name in HOMOGENEOUS or is_view(node) else set()
 
 
 def _ancestors(program: Program) -> dict[str, frozenset[str]]:
@@ -75,16 +139,6 @@ def _ancestors(program: Program) -> dict[str, frozenset[str]]:
         refs = {ref.name for ref in node.refs}
         above[node.name] = frozenset(refs).union(*(above[name] for name in refs)) if refs else frozenset()
     return above
-
-
-def _last_matrices(program: Program, name: str) -> set[str]:
-    """The matrices nearest to a node, going back."""
-    node = program.node(name)
-    own = [ref.name for ref in node.refs if program.node(ref.name).kind == "weight"]
-    matrices = {program.node(ref).op for ref in own if len(program.weight(ref).shape) > 1}
-    if matrices or not node.refs:
-        return matrices
-    return set().union(*(_last_matrices(program, ref.name) for ref in node.refs))
 
 
 def queries(program: Program) -> list[Query]:
@@ -109,7 +163,10 @@ def queries(program: Program) -> list[Query]:
             scale = float(scale) if isinstance(scale, (int, float)) else shape[-1] ** -0.5
             other = _producer(program, key) if isinstance(key, Ref) else None
             key_path, key_block = (other[0].module_path, other[1]) if other else (None, (0.0, 1.0))
-            found.append(Query(node.name, shape[-1], scale, owner.module_path, block, kind, key_path, key_block))
+            outside = leaves_as_is(program, owner)
+            found.append(
+                Query(node.name, shape[-1], scale, owner.module_path, block, kind, key_path, key_block, outside)
+            )
     return found
 
 
