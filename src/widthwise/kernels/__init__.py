@@ -3,6 +3,7 @@
 from widthwise.kernels._coordinates import SampledKernels
 from widthwise.kernels._criticality import Susceptibility, susceptibility
 from widthwise.kernels._deep_kernels import DeepKernels, deep_kernels
+from widthwise.kernels._init_report import InitReport, init_report
 from widthwise.kernels._limit import CertificateRow, KernelPair, Limit, Parametrization, infinite
 from widthwise.kernels._lowering import RULES, rule
 from widthwise.kernels._monte_carlo import MonteCarloKernel, monte_carlo_kernel
@@ -23,6 +24,7 @@ __all__ = [
     "CriticalLine",
     "DeepKernels",
     "GramStore",
+    "InitReport",
     "KernelClassifier",
     "KernelPair",
     "KernelRegressor",
@@ -39,6 +41,7 @@ __all__ = [
     "critical_line",
     "deep_kernels",
     "infinite",
+    "init_report",
     "monte_carlo_kernel",
     "phase_diagram",
     "rule",
