@@ -3,7 +3,7 @@
 Rules live in the ``_rules_*.py`` files and register themselves by operation name; a new operation is one function.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from math import prod
@@ -94,7 +94,7 @@ def find_rule(op: str, rules: dict[str, Rule] | None = None) -> Rule | None:
     return rules.get(".".join([parts[0], parts[1].rstrip("_"), *parts[2:]])) if len(parts) > 2 else None
 
 
-Override = float | Tensor | dict[str, float | Tensor] | None
+Override = float | Tensor | Mapping[str, float | Tensor] | None
 
 
 @dataclass
@@ -111,7 +111,7 @@ class Scales:
     @staticmethod
     def pick(override: Override, name: str) -> float | Tensor | None:
         """The override for a weight name, if any."""
-        if isinstance(override, dict):
+        if isinstance(override, Mapping):
             return next((value for pattern, value in override.items() if fnmatchcase(name, pattern)), None)
         return override
 

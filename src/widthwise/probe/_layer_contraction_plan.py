@@ -148,7 +148,8 @@ def _stands(layout: Layout, both: Call, alone: Call) -> bool:
             for two, one in zip(use.read(), same.read(), strict=True)
             if two.ndim > layout.axis and two.shape[layout.axis] == 2 * layout.inner
         ]
-    return all(_close(layout.split(two.detach(), 2)[0], one.detach()) for two, one in pairs if two is not None)
+    known = [(two, one) for two, one in pairs if two is not None and one is not None]
+    return all(_close(layout.split(two.detach(), 2)[0], one.detach()) for two, one in known)
 
 
 def _verified(
