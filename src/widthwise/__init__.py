@@ -14,7 +14,7 @@ from widthwise.core import (
 from widthwise.kernels import KernelClassifier, KernelRegressor, Limit, infinite, monte_carlo_kernel, susceptibility
 from widthwise.probe import empirical_ntk
 from widthwise.program import Program, trace
-from widthwise.scaling import coordinate_check, parametrize, transfer_check
+from widthwise.scaling import coordinate_check, parametrize, scale, transfer_check
 from widthwise.theory import TaskSpectrum
 
 __version__ = "0.1.0"
@@ -45,6 +45,7 @@ __all__ = [
     "probe",
     "program",
     "report",
+    "scale",
     "scaling",
     "studies",
     "susceptibility",

@@ -16,6 +16,7 @@ from rich.table import Table
 from widthwise import studies
 from widthwise._api import forecast as run_forecast
 from widthwise.cli._kernel import kernel as kernel_command
+from widthwise.cli._scale import scale as scale_command
 from widthwise.cli._study import print_study, save_study
 from widthwise.core import WidthwiseError, check_writable
 from widthwise.data import load
@@ -93,6 +94,9 @@ def _interruptible() -> Iterator[None]:
 def _kernel(*arguments: Any, **options: Any) -> None:
     with _interruptible():
         kernel_command(*arguments, **options)
+
+
+app.command("scale")(scale_command)
 
 
 @study_app.command("list")

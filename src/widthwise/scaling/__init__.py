@@ -13,6 +13,7 @@ from widthwise.scaling._laws_types import Advice, Bowl, Domain, Law, Run
 from widthwise.scaling._optimum import Drift, Optimum
 from widthwise.scaling._parametrize import parametrize
 from widthwise.scaling._plan import ParameterGroups, ScalingPlan, ScorePlan, WeightPlan
+from widthwise.scaling._scale import ScaleResult, scale
 from widthwise.scaling._slopes import Slope, fit_slope
 from widthwise.scaling._transfer_check import TransferCheck, transfer_check
 
@@ -38,6 +39,7 @@ __all__ = [
     "Recommendation",
     "RouteFit",
     "Run",
+    "ScaleResult",
     "ScalingPlan",
     "ScorePlan",
     "Slope",
@@ -55,5 +57,6 @@ __all__ = [
     "named_abc",
     "parametrize",
     "recommend",
+    "scale",
     "transfer_check",
 ]

@@ -82,6 +82,19 @@ def natural_size(weight: Weight, value: Tensor) -> float:
     return spectral_norm(matrix) * (weight.fan_in / weight.fan_out) ** 0.5
 
 
+def initial_size(weight: Weight, value: Tensor) -> float:
+    """Root mean square of the singular values over sqrt(fan_out / fan_in), for initial matrices.
+
+    Of the order of the spectral norm for random and orthogonal matrices, but without that norm's factor
+    ``1 + sqrt(fan_in / fan_out)``, which makes a finite fan-in look like an exponent.
+    """
+    if weight.role in (Role.VECTOR, Role.EMBEDDING) or value.dim() < 2:
+        return natural_size(weight, value)
+    matrix = value if value.dim() != 3 or weight.module_type.startswith("Conv") else value[0]
+    flat = matrix.detach().reshape(matrix.shape[0], -1).float()
+    return float(flat.norm()) / min(flat.shape) ** 0.5 * (weight.fan_in / weight.fan_out) ** 0.5
+
+
 def multiplier_at(module: nn.Module, path: str) -> float:
     """The input multiplier that stands at a submodule."""
     hooks = module.get_submodule(path)._forward_pre_hooks.values()
@@ -105,7 +118,8 @@ def weight_sizes(module: nn.Module, program: Program, values: dict[str, Tensor],
         value = values[weight.name]
         path = readout_of_tied(program, weight)
         factor = 1.0 if weight.role in (Role.VECTOR, Role.EMBEDDING) else multiplier_at(module, weight.module_path)
-        found[observable, weight.name] = natural_size(weight, value) * factor
+        size = initial_size if observable == "weight" else natural_size
+        found[observable, weight.name] = size(weight, value) * factor
         if path is not None:
             scale = (weight.fan_out / value.shape[0]) ** 0.5
             found[f"tied {observable}", weight.name] = spectral_norm(value) * scale * multiplier_at(module, path)

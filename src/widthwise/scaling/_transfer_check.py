@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from widthwise.core import Axis, DataError, Figure, Line, Points, Value, derived_seed, progress, seeded
 from widthwise.scaling._coordinate_check import Build, check_factory, rebound, traced
+from widthwise.scaling._ledger import Ledger
 from widthwise.scaling._optimum import Drift, Optimum, fit_drift, optimum
 from widthwise.scaling._parametrize import parametrize_traced
 from widthwise.scaling._runs import Batch, Data, Loss, batch_loss, batch_of, make_optimizers
@@ -100,6 +101,7 @@ def transfer_check(
     schedule: Schedule | None = None,
     tolerance: float = 0.5,
     seed: int = 0,
+    ledger: Ledger | None = None,
     show_progress: bool = False,
     **settings: Any,
 ) -> TransferCheck:
@@ -115,9 +117,11 @@ def transfer_check(
         steps: of each run; batches of `batch_size` are drawn alike in all runs of a seed.
         schedule: makes a learning-rate scheduler from an optimiser; it has to keep the groups' ratios.
         tolerance: octaves of drift over the whole range that still count as transfer.
+        ledger: where finished runs are kept, so that they are not run again.
 
     Raises:
-        DataError: fewer than three widths or learning rates, or a schedule that sets absolute rates.
+        DataError: fewer than three widths or learning rates, a schedule that sets absolute rates, or a
+            width at which every run diverged.
         ModelError: the widths change no weight, or change the depth too.
 
     Source: arXiv:2203.03466, figures 1 and 4.
@@ -144,6 +148,11 @@ def transfer_check(
     with progress("transfer check", losses.size, show=show_progress) as advance:
         for index in np.ndindex(losses.shape):
             width, number, lr = widths[index[0]], index[1], lrs[index[2]]
+            known = ledger.get(width, number, lr) if ledger is not None else None
+            if known is not None:
+                losses[index] = known
+                advance(1)
+                continue
             with seeded(seed, "transfer check", width, number):
                 module = build(width)
             if groups is not None:
@@ -153,11 +162,23 @@ def transfer_check(
                 own = parametrize_traced(module, program, base, scheme=scheme, lr=lr, optimizer=optimizer, **settings)
             batches = _batches(data, batch_size, derived_seed(seed, "transfer batches", number))
             losses[index] = _final_loss(module, list(own), optimizer, batches, steps, loss, schedule)
+            if ledger is not None:
+                ledger.put(width, number, lr, float(losses[index]))
             advance(1)
+    _check_alive(widths, lrs, losses)
     octaves = np.log2(np.array(lrs))
     optima = [optimum(octaves, table, seed) for table in losses]
     drift = fit_drift(np.array(widths, dtype=float), optima)
     return TransferCheck(widths, lrs, losses, tuple(optima), drift, _wider_is_better(losses), tolerance)
+
+
+def _check_alive(widths: tuple[int, ...], lrs: tuple[float, ...], losses: np.ndarray) -> None:
+    for width, table in zip(widths, losses, strict=True):
+        if not np.isfinite(table.mean(0)).any():
+            raise DataError(
+                f"at width {width} every learning rate from {lrs[0]:.3g} to {lrs[-1]:.3g} diverged; give smaller ones, "
+                "and check that inputs and targets are finite."
+            )
 
 
 def _batches(data: Data, size: int, seed: int) -> Iterator[Batch]:
