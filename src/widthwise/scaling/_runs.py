@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from widthwise.core import DataError
 from widthwise.data import DataSet
+from widthwise.nn import Lion, SpectralDescent
 
 Batch = tuple[Any, Tensor | None]
 """What the module is called with (a tensor, a tuple or a dict), and targets (None: the module returns its own loss)."""
@@ -26,22 +27,27 @@ _TORCH: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "rmsprop": torch.optim.RMSprop,
     "adagrad": torch.optim.Adagrad,
     "adafactor": lambda groups: torch.optim.Adafactor(groups),
+    "lion": Lion,
     "muon": lambda groups: torch.optim.Muon(groups),
+    "orthogonal": lambda groups: SpectralDescent(groups, scale="none"),
+    "spectral": SpectralDescent,
 }
 
 
 def make_optimizers(groups: Iterable[dict[str, Any]], optimizer: str) -> list[torch.optim.Optimizer]:
-    """PyTorch's optimisers for the groups of `parametrize`; several where groups name several.
+    """Optimisers for the groups of `parametrize`; several where groups name several.
 
     Raises:
-        DataError: PyTorch has none of that name.
+        DataError: there is none of that name.
     """
     by_name: dict[str, list[dict[str, Any]]] = {}
     for group in groups:
         by_name.setdefault(group.get("optimizer", optimizer), []).append(group)
     unknown = [name for name in by_name if name not in _TORCH]
     if unknown:
-        raise DataError(f"PyTorch has no optimizer {unknown[0]!r}; give one of {', '.join(_TORCH)} or make_optimizer=.")
+        raise DataError(
+            f"there is no optimizer {unknown[0]!r} here; give one of {', '.join(_TORCH)} or make_optimizer=."
+        )
     return [_TORCH[name](members) for name, members in by_name.items()]
 
 
