@@ -208,8 +208,10 @@ def _route_fit(
     runs, cells = len(sweep), len(sweep.cells)
     rng = np.random.default_rng(seed)
     point = engine.estimate(np.ones((1, runs)), np.ones((1, cells)))[0]
-    by_run = engine.estimate(rng.exponential(size=(resamples, runs)), np.ones((1, cells)))
+    moved = 1 + (rng.exponential(size=(resamples, runs)) - 1) * engine.sway(runs)
+    by_run = engine.estimate(moved, np.ones((1, cells)))
     by_cell = engine.estimate(np.ones((1, runs)), rng.exponential(size=(resamples, cells)))
+    by_cell = point + (by_cell - point) * (cells / (cells - 3)) ** 0.5  # three coefficients absorb their share
     ends = _envelope([by_run, by_cell])
     without = engine.estimate(np.ones((1, runs)), 1.0 - np.eye(cells))
     rows = _cell_rows(sweep)

@@ -74,7 +74,8 @@ STEP_LAW = Law(
     STEP_BOWL,
     caution=(
         "the interval comes from resampling runs alone: the same recipe on the released dense table gives "
-        "lr = 77.7 N^-0.766 D^0.197, batch = 0.21 D^0.613, so treat the exponents as known to 0.1",
+        "lr = 77.7 N^-0.766 D^0.197, batch = 0.21 D^0.613, and surfaces "
+        "give D^0.17 to D^0.21 for lr, so treat exponents as known to 0.15",
     ),
 )
 

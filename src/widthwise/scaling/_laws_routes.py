@@ -26,7 +26,24 @@ def lines(
     """Weighted least squares for many weightings; a column of zeros in the design keeps its coefficient at zero."""
     gram = np.einsum("rk,ki,kj->rij", weights, design, design, optimize=True)
     right = np.einsum("rk,rk,ki->ri", weights, values, design, optimize=True)
-    return np.einsum("rij,rj->ri", np.linalg.pinv(gram, rcond=1e-10, hermitian=True), right)
+    return solve_many(gram, right, 1e-10)
+
+
+def solve_many(
+    grams: Float[np.ndarray, "many k k"], right: Float[np.ndarray, "many k"], cutoff: float
+) -> Float[np.ndarray, "many k"]:
+    """Solutions of many symmetric systems; the least ones where some are singular (pinv is ten times slower)."""
+    diagonal = np.einsum("mii->mi", grams)
+    scale = np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
+    scaled, target = grams / scale[:, :, None] / scale[:, None, :], right / scale
+    try:
+        if np.linalg.cond(scaled[:1]).max() < 1 / cutoff:
+            found = np.linalg.solve(scaled, target[..., None])[..., 0]
+            if np.isfinite(found).all():
+                return found / scale
+    except np.linalg.LinAlgError:
+        pass
+    return np.einsum("mij,mj->mi", np.linalg.pinv(scaled, rcond=cutoff, hermitian=True), target) / scale
 
 
 def huber(residuals: Float[np.ndarray, "rows"], scale: float, cut: float = 2.0) -> Float[np.ndarray, "rows"]:
@@ -37,6 +54,29 @@ def huber(residuals: Float[np.ndarray, "rows"], scale: float, cut: float = 2.0) 
 def spread_of(residuals: Float[np.ndarray, "rows"]) -> float:
     """Standard deviation of a normal distribution with the same median absolute value."""
     return float(1.4826 * np.median(np.abs(residuals)))
+
+
+def sway(
+    runs: int,
+    rows: Int[np.ndarray, "rows"],
+    leverage: Float[np.ndarray, "rows"],
+    robust: Float[np.ndarray, "rows"],
+) -> Float[np.ndarray, "runs"]:
+    """By how much to reweight each run around one, so that a bootstrap has the spread of independent errors.
+
+    1 / (1 - leverage) makes up for the errors that a fit absorbs (the jackknife's correction); the robust weights are
+    held fixed in resamples, which understates their own motion by the mean weight over the share of full weights.
+    """
+    out = np.ones(runs)
+    held = float(robust.mean() / max((robust >= 1).mean(), 0.5))
+    out[rows] = held / np.maximum(1 - leverage, 0.2)
+    return out
+
+
+def leverages(table: Float[np.ndarray, "rows k"], weights: Float[np.ndarray, "rows"]) -> Float[np.ndarray, "rows"]:
+    """Diagonal of the hat matrix of weighted least squares."""
+    gram = table.T @ (table * weights[:, None])
+    return weights * np.einsum("ri,ij,rj->r", table, np.linalg.pinv(gram, rcond=1e-12, hermitian=True), table)
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +128,11 @@ class NearOptimal:
                 error = values - frame.design[cell] @ found[3 * k : 3 * k + 3]
                 weights[k] = huber(error, spread_of(error))
         return route
+
+    def sway(self, runs: int) -> Float[np.ndarray, "runs"]:
+        """See `sway`."""
+        leverage = leverages(self.frame.design[self.cell], np.ones(len(self.rows)))
+        return sway(runs, self.rows, leverage, np.ones(len(self.rows)))
 
     def _centred(self, runs: RunWeights, cells: CellWeights) -> Coefficients:
         weights = runs[:, self.rows] * cells[:, self.cell]
@@ -149,6 +194,17 @@ class Surfaces:
             values, weights = np.broadcast_arrays(values, valid * self.weights[k])
             parts.append(lines(table[self.used], values, weights))
         return self.frame.raw(np.concatenate(parts, axis=1))
+
+    def sway(self, runs: int) -> Float[np.ndarray, "runs"]:
+        """See `sway`."""
+        out = np.ones(runs)
+        for fit in self.fits:
+            if fit is not None:
+                # A vertex bends with its errors: the square root is enough.
+                leverage = 1 - (1 - leverages(features(fit.x, fit.y), np.ones_like(fit.x))) ** 0.5
+                rows = fit.rows.astype(np.int64)
+                out[rows] = sway(runs, rows, leverage, np.ones_like(fit.x))[rows]
+        return out
 
     def _vertices(self, cell: int, runs: RunWeights) -> tuple[Float[np.ndarray, "_ 2"], Float[np.ndarray, "_"]]:
         fit = self.fits[cell]
@@ -244,6 +300,13 @@ class Joint:
             weights = huber(error, spread_of(error))[None]
         return solution, error
 
+    def sway(self, runs: int) -> Float[np.ndarray, "runs"]:
+        """See `sway`."""
+        cells = np.unique(self.cell)
+        bases = (self.cell[:, None] == cells).astype(float)
+        leverage = leverages(np.concatenate([self.table[:, :9], bases], axis=1), self.robust)
+        return sway(runs, self.rows, leverage, self.robust)
+
     def _solve(self, weights: Float[np.ndarray, "resamples kept"]) -> Float[np.ndarray, "resamples 9"]:
         outer = np.einsum("ki,kj->kij", self.table, self.table).reshape(len(self.table), 100)
         gram = (weights @ outer).reshape(-1, 10, 10)
@@ -252,9 +315,8 @@ class Joint:
             total = mine.sum(1)
             sums = mine @ self.table[self.cell == c]
             scale = 1 / np.maximum(total, 1e-300)
-            gram -= np.einsum("ri,rj,r->rij", sums, sums, scale, optimize=True)
-        inverse = np.linalg.pinv(gram[:, :9, :9], rcond=1e-13, hermitian=True)
-        return np.einsum("rij,rj->ri", inverse, gram[:, :9, 9])
+            gram -= (sums * scale[:, None])[:, :, None] * sums[:, None, :]
+        return solve_many(gram[:, :9, :9], gram[:, :9, 9], 1e-13)
 
     def _without_params(self, runs: int) -> "Joint":
         """Hold the batch's exponent of params at zero: the estimate moves along its covariance to that plane."""
