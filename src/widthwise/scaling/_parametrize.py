@@ -337,14 +337,15 @@ class _Planner:
         return own * change, change / applied
 
     def scores(self) -> list[ScorePlan]:
-        """Attention scores divided by the head size instead of its root."""
+        """Attention scores whose scale times the head size does not depend on the width: 1/d instead of 1/sqrt(d)."""
         found: list[ScorePlan] = []
         base = queries(self.base) if self.relative else []
         for index, query in enumerate(queries(self.program)):
-            other = base[index].head_size if index < len(base) else REFERENCE_HEAD
-            if abs(query.scale * query.head_size - 1) < 1e-6 or query.head_size == other:
+            own = query.scale * query.head_size
+            wanted = base[index].scale * base[index].head_size if index < len(base) else REFERENCE_HEAD**0.5
+            factor = wanted / own
+            if abs(factor - 1) < 1e-6 or (not base and abs(own - 1) < 1e-6):
                 continue
-            factor = (other / query.head_size) ** 0.5
             if not query.outside:
                 self.notes.append(
                     f"attention scores at {query.module_path or 'the root'}: no module puts the queries out, so their "

@@ -72,8 +72,14 @@ def spectral(fans: Fans, family: UpdateFamily) -> Factors:
 
 
 def mup(fans: Fans, family: UpdateFamily) -> Factors:
-    """The spectral condition with a multiplier 1 / fan_in at the readout, whose weights keep their scale."""
+    """Tensor Programs V: a multiplier 1 / fan_in at the readout, whose weights keep their scale.
+
+    Hidden weights start at 1 / sqrt(fan_in) even where fan_in outgrows fan_out, as in microsoft/mup; the spectral
+    condition wants them smaller there.
+    """
     plain = spectral(fans, family)
+    if fans.role is Role.HIDDEN:
+        return Factors(fans.fan_in**-0.5, plain.multiplier, plain.step, plain.epsilon)
     if fans.role is not Role.OUTPUT:
         return plain
     i = fans.fan_in
