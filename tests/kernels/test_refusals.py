@@ -159,6 +159,40 @@ def test_refused(name, parametrization):
     assert "kernel='empirical'" in str(caught.value)
 
 
+def halves(h: torch.Tensor, *order: int) -> torch.Tensor:
+    return torch.cat([h.chunk(2, -1)[i] for i in order], -1)
+
+
+MEETING = {
+    "slices joined as they were": lambda m, h: relu(m.a(h)) + relu(m.a(halves(h, 0, 1))),
+    "slices swapped": lambda m, h: relu(m.a(h)) + relu(m.a(halves(h, 1, 0))),
+    "whole times its slices": lambda m, h: h * halves(h, 0, 1),
+    "whole gated by its slices": lambda m, h: h * torch.sigmoid(halves(h, 0, 1)),
+    "split at two places": lambda m, h: (
+        relu(m.a(torch.cat([relu(h[:, :4]), h[:, 4:]], 1))) + relu(m.a(torch.cat([relu(h[:, :8]), h[:, 8:]], 1)))
+    ),
+}
+
+
+@pytest.mark.parametrize("method", ["exact", "sampled"])
+@pytest.mark.parametrize("name", list(MEETING))
+def test_slices_that_meet_the_whole_are_not_independent(name, method):
+    """They would have to be lined up coordinate by coordinate, which only sums are."""
+    function = MEETING[name]
+    net = wide(lambda m, x: m.last(function(m, m.first(x))), a=nn.Linear(N, N))
+    with pytest.raises(UnsupportedOperation):
+        infinite(trace(net, VECTORS), method=method)(VECTORS.double())
+
+
+def test_slices_that_are_apart_are_independent():
+    """``h0 * h1`` of two halves has the second moment of a product of independent vectors."""
+    net = wide(lambda m, x: m.last(m.first(x).chunk(2, 1)[0] * m.first(x).chunk(2, 1)[1]))
+    net.last = nn.Linear(N // 2, 2)
+    x = VECTORS.double()
+    limit = infinite(trace(net, VECTORS), weight_std=1.0, bias_std=0.0)
+    torch.testing.assert_close(limit(x).nngp, (x @ x.T / 3) ** 2)
+
+
 EXACT = {
     "max pooling": (
         lambda: nn.Sequential(nn.Conv1d(6, N, 3, padding=1), nn.MaxPool1d(5), nn.Flatten(), last()),
@@ -181,7 +215,6 @@ def test_refused_where_samples_are_not_wanted(name):
         infinite(trace(build(), x), method="exact")
     assert operation in str(caught.value)
     assert reason in str(caught.value)
-
 
 
 def test_examples_mixed_in_the_data():

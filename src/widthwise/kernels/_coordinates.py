@@ -16,7 +16,7 @@ from widthwise.core import Value, available_bytes, progress
 from widthwise.kernels import _coordinates_fields  # noqa: F401 (registers fields)
 from widthwise.kernels._batch import Batch, joined
 from widthwise.kernels._coordinates_backward import Backward
-from widthwise.kernels._coordinates_values import Contribution, Coordinates
+from widthwise.kernels._coordinates_values import Contribution, Coordinates, check_drawable
 from widthwise.kernels._fields import Field, Product, Sum
 from widthwise.kernels._fields_joint import Joint, is_average
 from widthwise.kernels._walks import below
@@ -85,6 +85,15 @@ class Sampler:
     rtol: float = 1e-2
     most: int = 1 << 20
     seed: int = 0
+
+    @staticmethod
+    def check(output: Field) -> None:
+        """Refuse an output that samples of one coordinate cannot show.
+
+        Raises:
+            NotDrawable: it depends on attention, or on rotary positions.
+        """
+        check_drawable([output])
 
     def tile(
         self, data: dict[str, Tensor], batches: tuple[int, ...], wanted: Wanted, dtype: torch.dtype

@@ -12,6 +12,7 @@ from math import prod
 import torch
 from torch import Tensor
 
+from widthwise.core import UnsupportedOperation
 from widthwise.kernels._fields import Sizes
 
 Normals = Callable[[int], Tensor]
@@ -74,6 +75,8 @@ def _mean_products(a: Tensor, b: Tensor, p: Sizes, q: Sizes, diagonal: bool) -> 
 
 
 def _blocked(u: Track | Blocks, v: Track | Blocks, tangent: bool, diagonal: bool) -> Tensor | None:
+    if isinstance(u, Blocks) and isinstance(v, Blocks) and u.fractions != v.fractions:
+        raise UnsupportedOperation("cat", "", "concatenations that are split at different places meet")
     shares = u.fractions if isinstance(u, Blocks) else v.fractions  # type: ignore[union-attr]
     left = u.parts if isinstance(u, Blocks) else (u,) * len(shares)
     right = v.parts if isinstance(v, Blocks) else (v,) * len(shares)

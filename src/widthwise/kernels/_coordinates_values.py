@@ -34,6 +34,7 @@ from widthwise.kernels._fields import (
     Tokens,
 )
 from widthwise.kernels._fields_joint import Averaged, Joint
+from widthwise.kernels._pieces import CutWeight, check_apart
 from widthwise.kernels._walks import in_order, operands
 from widthwise.program import Weight
 
@@ -130,6 +131,7 @@ class Coordinates:
             UnsupportedOperation: samples of one coordinate cannot show a field.
         """
         order = list({id(one): one for field in fields for one in in_order(field)}.values())
+        _check_cuts(order)
         self._open_pool(order)
         self.mixing |= any(isinstance(one, Joint) and one.over_batch for one in order)
         used: dict[str, int] = {}
@@ -384,6 +386,30 @@ class Coordinates:
         return sum(terms[1:], terms[0]) if terms else None
 
 
+class NotDrawable(UnsupportedOperation):
+    """Samples of one coordinate cannot show a kind of field."""
+
+
+def check_drawable(fields: list[Field]) -> None:
+    """Samples of one coordinate have to show all that the fields depend on.
+
+    Raises:
+        NotDrawable: they cannot.
+    """
+    draw = Coordinates.__dict__["draw"].dispatcher
+    for one in (one for field in fields for one in in_order(field)):
+        if draw.dispatch(type(one)) is draw.dispatch(Field):
+            raise NotDrawable(_word(one), "", "samples of one coordinate cannot show it")
+
+
+def _check_cuts(order: list[Field]) -> None:
+    """Cuts of one weight are drawn apart, so that they have to have no rows in common."""
+    leaves = {id(one.weight): one for one in order if isinstance(getattr(one, "weight", None), CutWeight)}
+    for one in leaves.values():
+        for other in order:
+            check_apart(one, other)
+
+
 def _sobol(dimensions: int, samples: int, seed: int) -> Tensor:
     engine = torch.quasirandom.SobolEngine(dimensions, scramble=True, seed=seed)
     return torch.special.ndtri(engine.draw(samples, dtype=torch.float64).clamp(1e-12, 1 - 1e-12))
@@ -395,7 +421,9 @@ def _square(value: Track | Blocks) -> Tensor:
 
 
 def _word(field: Field) -> str:
-    return {"Attended": "attention"}.get(type(field).__name__, type(field).__name__.lower())
+    return {"Attended": "attention", "Rotated": "rotary positions"}.get(
+        type(field).__name__, type(field).__name__.lower()
+    )
 
 
 def _place(field: Field) -> str:

@@ -43,6 +43,8 @@ def susceptibility(limit: Limit, x: Tensor) -> Susceptibility:
     >>> susceptibility(ww.infinite(program, weight_std=2**0.5, bias_std=0.0), torch.randn(8, 4)).verdict
     'critical'
     """
+    if limit.method == "sampled":
+        return Susceptibility(None, 0, "unknown")
     nonlinear = [f for f in limit.fields() if isinstance(f, (Image, Local))]
     if not nonlinear:
         return Susceptibility(None, 0, "unknown")

@@ -27,12 +27,14 @@ from widthwise.kernels._batch import Batch, Given, batch_of, check_given, tensor
 from widthwise.kernels._checks import gradients_independent
 from widthwise.kernels._concrete import check_examples_apart, run_concrete
 from widthwise.kernels._coordinates import Estimate, SampledKernels, Sampler, sampled_grams
+from widthwise.kernels._coordinates_values import NotDrawable
 from widthwise.kernels._evaluator import Contribution, Evaluator
 from widthwise.kernels._fields import Concat, Field, Image, Local, Moved, Product, Sum
 from widthwise.kernels._fields_attention import Attended
-from widthwise.kernels._fields_joint import is_average
+from widthwise.kernels._fields_joint import Joint, is_average
 from widthwise.kernels._lowering import Concrete, Lowering, Override, Scales, Several
 from widthwise.kernels._recursion import deep_recursion
+from widthwise.kernels._walks import below
 from widthwise.kernels.engines import Engine, fused_grams
 from widthwise.program import Program
 
@@ -98,11 +100,18 @@ class Limit:
         self._contribution = contribution_of(parametrization)
         self._errors: dict[int, float] = {}
         self._sampler = Sampler(self._contribution, rtol) if lowering.sampling else None
+        if self._sampler is not None:
+            self._sampler.check(output)
 
     @property
     def method(self) -> str:
         """``"exact"``: the covariance recursion, node by node; ``"sampled"``: samples of one coordinate."""
         return "exact" if self._sampler is None else "sampled"
+
+    @property
+    def joins_examples(self) -> bool:
+        """Whether kernels of two inputs depend on the others of their batch (batch norm in training mode)."""
+        return any(isinstance(field, Joint) and field.over_batch for field in below(self.output))
 
     @property
     def gradients_independent(self) -> bool:
@@ -195,7 +204,13 @@ class Limit:
     def evaluator(
         self, x1: Given, x2: Given | None, dtype: torch.dtype, contribution: Contribution | None = None
     ) -> Evaluator:
-        """The recursion on one tile, for those who want the moments inside the network."""
+        """The recursion on one tile, for those who want the moments inside the network.
+
+        Raises:
+            DataError: the kernels of this limit are sampled; the recursion has no rule for all of its nodes.
+        """
+        if self._sampler is not None:
+            raise DataError("the kernels of this limit are sampled, and no recursion shows the moments inside.")
         data1 = self._data(batch_of(self.program, x1))
         data2 = data1 if x2 is None else self._data(batch_of(self.program, x2))
         return Evaluator((data1, data2), contribution or self._contribution, dtype=dtype, same=x2 is None)
@@ -338,7 +353,8 @@ def infinite(
         rtol: relative standard error that samples aim at.
         engine: what computes exact kernels: ``"torch"``: tensor operations, every network; ``"numba"``: all layers
             fused in cache, on the CPU, for dense and convolutional networks with closed-form activations (refused for
-            others); ``"auto"``: the fused engine where it fits and the job is long enough to repay its start.
+            others); ``"triton"``: the same on a GPU, in float32, for inputs on it; ``"auto"``: the fused engine where
+            it fits and the job is long enough to repay its start.
 
     Returns:
         `Limit`: call it with inputs; its ``certificate`` says which rule each node used.
@@ -378,8 +394,12 @@ def infinite(
         return lowered(method == "sampled")
     try:
         return lowered(False)
-    except UnsupportedOperation:
+    except UnsupportedOperation as error:
+        exact = error
+    try:
         return lowered(True)
+    except NotDrawable:
+        raise exact from None  # it names the operation for which samples were wanted
 
 
 def _output(program: Program, lowering: Lowering) -> Field:

@@ -27,6 +27,7 @@ from widthwise.kernels._fields import (
 from widthwise.kernels._fields_attention import Attended, Gated
 from widthwise.kernels._fields_filtered import Dropped, Filtered, Tap
 from widthwise.kernels._fields_stacked import Stacked
+from widthwise.kernels._pieces import check_apart
 from widthwise.kernels._structure import Ask, assembled, norm_scale, pool, through_structure, times, total
 from widthwise.kernels._transforms import stein, transform
 from widthwise.numerics import mean
@@ -110,6 +111,7 @@ def _leaf(run: "Evaluator", u: Field, v: Field, pair: "Pair", diagonal: bool) ->
         return _inner_product(run, u, v, pair, diagonal)
     if isinstance(u, (Offset, Inputs)) and isinstance(v, (Offset, Inputs)):
         return outer_means(run, u, v, pair, diagonal)
+    check_apart(u, v)
     return None
 
 

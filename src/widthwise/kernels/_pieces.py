@@ -1,10 +1,11 @@
 """Slices of coordinates: other rows of a random matrix are independent copies of the same law."""
 
-from dataclasses import replace
+from dataclasses import dataclass, field, fields, replace
 
 import torch
 from torch import Tensor
 
+from widthwise.core import UnsupportedOperation
 from widthwise.kernels._affine import affine
 from widthwise.kernels._fields import (
     Centred,
@@ -31,13 +32,54 @@ class NoPiece(Exception):
     """The field's coordinates are not of one law, or depend on each other."""
 
 
+@dataclass(frozen=True, eq=False)
+class CutWeight(Weight):
+    """Some rows of a weight, as a weight of its own.
+
+    Attributes:
+        base: the weight.
+        rows: which of its coordinates.
+    """
+
+    base: Weight = field(repr=False, metadata={"plain": False})
+    rows: Tensor = field(repr=False, metadata={"plain": False})
+
+
+def share_rows(one: Weight, other: Weight) -> bool:
+    """Whether two different weights are cuts of the same weight (or one of them is that weight) with common rows."""
+    if one is other or not (isinstance(one, CutWeight) or isinstance(other, CutWeight)):
+        return False
+    (base, rows), (other_base, other_rows) = _base(one), _base(other)
+    if base is not other_base or rows is None or other_rows is None:
+        return base is other_base
+    return bool(torch.isin(rows, other_rows).any())
+
+
+def check_apart(one: Field, other: Field) -> None:
+    """Two fields of different weights count as independent, which cuts of one weight with common rows are not.
+
+    Raises:
+        UnsupportedOperation: they are such cuts.
+    """
+    first, second = getattr(one, "weight", None), getattr(other, "weight", None)
+    if first is not None and second is not None and share_rows(first, second):
+        raise UnsupportedOperation(
+            "slice",
+            first.module_path,
+            f"a slice of what {_base(first)[0].name} gives meets the whole, or another slice",
+        )
+
+
+def _base(weight: Weight) -> tuple[Weight, Tensor | None]:
+    return (weight.base, weight.rows) if isinstance(weight, CutWeight) else (weight, None)
+
+
 class Pieces:
     """Cuts fields along their coordinates, and gives the same field for the same cut."""
 
     def __init__(self) -> None:
         self.fields: dict[tuple[int, bytes], tuple[Field, Field]] = {}
         self.weights: dict[tuple[int, bytes], Weight] = {}
-        self.rows: dict[int, tuple[Weight, Tensor]] = {}  # id of a cut weight -> the weight that it is cut from, rows
 
     def cut(self, field: Field, index: Tensor) -> Field:
         """The coordinates `index` of a field.
@@ -78,7 +120,7 @@ class Pieces:
             return terms
         ends = [round(count * sum(blocks.fractions[: i + 1])) for i in range(len(blocks.parts))]
         spans = list(zip([0, *ends[:-1]], ends, strict=True))
-        used = {id(base) for base, _ in map(self._base, _weights(blocks))}
+        used = {id(base) for base, _ in map(_base, _weights(blocks))}
 
         def cut(field: Field) -> Field:
             if isinstance(field, Concat) or not any(id(weight) in used for weight in _weights(field)):
@@ -92,18 +134,15 @@ class Pieces:
         ]
         return [(scale, cut(field)) for scale, field in flat]
 
-    def _base(self, weight: Weight) -> tuple[Weight, Tensor | None]:
-        return self.rows.get(id(weight), (weight, None))
-
     def weight(self, weight: Weight, index: Tensor) -> Weight:
         """The rows `index` of a weight, under a name of their own: one object for the same rows."""
-        base, rows = self.rows.get(id(weight), (weight, None))
+        base, rows = _base(weight)
         rows = index if rows is None else rows[index]
         key = (id(base), rows.numpy().tobytes())
         if key not in self.weights:
             name = f"{base.name}[{int(rows[0])}:{int(rows[-1]) + 1}:{len(self.weights)}]"
-            self.weights[key] = replace(base, name=name)
-            self.rows[id(self.weights[key])] = (base, rows)
+            own = {one.name: getattr(base, one.name) for one in fields(base)} | {"name": name}
+            self.weights[key] = CutWeight(**own, base=base, rows=rows)
         return self.weights[key]
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from widthwise.core import UnsupportedOperation
 from widthwise.kernels._fields import Concat, Field, Moved, Normalised, Sum, position_diagonal
 from widthwise.kernels._fields_filtered import Dropped
 from widthwise.kernels._fields_stacked import Stacked
@@ -56,6 +57,8 @@ def through_structure(
 
 def _bilinear(ask: Ask, u: Field, v: Field, pair: "Pair", diagonal: bool) -> Tensor | None:
     if isinstance(u, Concat) and isinstance(v, Concat):
+        if u.fractions != v.fractions:
+            raise UnsupportedOperation("cat", "", "concatenations that are split at different places meet")
         terms = zip(u.fractions, u.parts, v.parts, strict=True)
         return total([(c, ask(a, b, pair, diagonal=diagonal)) for c, a, b in terms])
     if isinstance(u, Concat):

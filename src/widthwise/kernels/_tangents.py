@@ -35,6 +35,7 @@ from widthwise.kernels._fields_attention import Attended, Rotated
 from widthwise.kernels._fields_filtered import Dropped, Filtered, Tap
 from widthwise.kernels._fields_stacked import Stacked
 from widthwise.kernels._moments import acts_alike, contracted, same_position, same_token
+from widthwise.kernels._pieces import check_apart
 from widthwise.kernels._structure import through_structure, times, total
 from widthwise.kernels._transforms import stein, transform
 from widthwise.numerics import Activation
@@ -94,6 +95,7 @@ def _leaf(run: "Evaluator", u: Field, v: Field, pair: "Pair", diagonal: bool) ->
         return times(run.contribution(u.weight, u.variance, 1), same_token(run, u, v, pair, diagonal))
     if isinstance(u, Offset) and isinstance(v, Offset) and u.weight is not None and u.weight is v.weight:
         return times(run.contribution(u.weight, 0.0, 1), same_position(run, u, v, pair, diagonal))
+    check_apart(u, v)
     return None
 
 

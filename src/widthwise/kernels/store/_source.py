@@ -22,16 +22,27 @@ Blocks = dict[str, np.ndarray]
 
 @dataclass
 class LimitSource:
-    """The kernels of a `Limit`, in one precision."""
+    """The kernels of a `Limit`, in one precision.
+
+    Raises:
+        DataError: they depend on how the inputs are cut into tiles.
+    """
 
     limit: Limit
     names: tuple[str, ...]
     dtype: torch.dtype
     exact_identity: bool = True
 
+    def __post_init__(self) -> None:
+        if self.limit.joins_examples:
+            raise DataError(
+                "the kernel joins the examples of a batch (batch norm in training mode), so that tiles of it depend on "
+                "how the inputs are cut; put the module in evaluation mode."
+            )
+
     @property
     def identity(self) -> str:
-        """Hash of program, trained flags, scales and parametrisation."""
+        """Hash of program, trained flags, scales, parametrisation and method."""
         return limit_identity(self.limit)
 
     def __call__(self, x1: Inputs, x2: Inputs | None) -> Blocks:
@@ -43,6 +54,8 @@ class LimitSource:
 
     def diagonal(self, x: Inputs) -> Blocks:
         """Each input with itself, from the recursion on equal pairs alone."""
+        if self.limit.method == "sampled":
+            return self._sampled_diagonal(as_tensor(x))
         inputs, output = as_tensor(x), self.limit.output
         pieces: dict[str, list[np.ndarray]] = {name: [] for name in self.names}
         side = max(16, self.limit.tile_side() ** 2 // 4)
@@ -55,6 +68,11 @@ class LimitSource:
                 value = torch.zeros(count, 1, dtype=self.dtype) if value is None else value.reshape(count, -1)
                 pieces[name].append(value.mean(1).numpy())
         return {name: np.concatenate(parts) for name, parts in pieces.items()}
+
+    def _sampled_diagonal(self, x: Tensor) -> Blocks:
+        """From small square blocks: samples of one coordinate show all pairs of their inputs."""
+        blocks = [self(part, None) for part in x.split(16)]
+        return {name: np.concatenate([block[name].diagonal() for block in blocks]) for name in self.names}
 
 
 @dataclass
@@ -108,16 +126,15 @@ def as_source(
     """A module, a limit or a function as a source of tiles.
 
     Raises:
-        DataError: it is none of these, or a kernel name is not known.
+        DataError: it is none of these, or a kernel name is not known, or its tiles depend on how they are cut.
         UnsupportedOperation, TraceError: the module has no infinite-width kernel.
     """
     for name in names:
         if name not in KERNELS:
             raise DataError(f"kernel {name!r} is not known; give one of {', '.join(KERNELS)}.")
-    if isinstance(kernel, Limit):
-        return LimitSource(kernel, tuple(names), dtype)
-    if isinstance(kernel, nn.Module):
-        return LimitSource(limit_of(kernel, x, parametrization), tuple(names), dtype)
+    if isinstance(kernel, (Limit, nn.Module)):
+        limit = kernel if isinstance(kernel, Limit) else limit_of(kernel, x, parametrization)
+        return LimitSource(limit, tuple(names), dtype)
     if callable(kernel):
         if len(names) != 1:
             raise DataError("a kernel function gives one kernel and two were asked for; name one of ntk, nngp.")
@@ -138,10 +155,12 @@ def limit_identity(limit: Limit) -> str:
     """Hash of what a limit's kernels depend on besides the inputs."""
     weights = limit.program.weights
     trained = tuple((weight.name, weight.value.requires_grad) for weight in weights)
-    scales = limit._lowering.scales
+    scales, sampler = limit._lowering.scales, limit._sampler
+    method = () if sampler is None else (sampler.rtol, sampler.most, sampler.seed)
     return _hash(
         limit.program.fingerprint.encode(),
         repr((trained, limit.parametrization, _plain(scales.weight_std), _plain(scales.bias_std))).encode(),
+        repr(method).encode() if method else b"",
     )
 
 
