@@ -23,7 +23,7 @@ def encode(values: Float[Tensor, "*batch inputs"], encoding: Encoding = "cos|sin
 
     Source: arXiv:2304.07645, equation 4.
 
-    >>> encode(torch.tensor([0.3, 0.9])).norm().square().item()
+    >>> round(encode(torch.tensor([0.3, 0.9])).norm().square().item(), 5)
     2.0
     """
     if encoding == "cos|sin":
