@@ -36,7 +36,9 @@ def forecast(
         width: of a model that takes one; by default the factory's own default, or 256.
         sizes: numbers of examples at which the curve is measured; by default from 30 to half of the samples.
         draws: random training sets per size.
-        kernel: ``"auto"``, ``"infinite"``, ``"monte-carlo"`` (mean over initialisations) or ``"empirical"``.
+        kernel: ``"auto"``: infinite-width if that is fast enough, else of finite networks; ``"infinite"``: by exact
+            rules where there are some, else by samples; ``"exact"`` or ``"sampled"``: by these; ``"monte-carlo"``: mean
+            over finite networks; ``"empirical"``: of one.
         parametrization: of the tangent kernel, see `widthwise.infinite`.
         training_seconds: budget of the training check, counted in operations of one core so that it does not depend
             on how busy the machine is; 0 leaves it out.

@@ -6,11 +6,15 @@ from dataclasses import replace
 from widthwise.forecast._types import (
     AdviceRow,
     Criticality,
+    DepthScales,
+    DynamicsSection,
+    FluctuationsSection,
     Forecast,
     LearningPoint,
     NetworkSection,
     OverfittingSection,
     RuleRow,
+    ScalingRow,
     TaskSection,
     TrainingRow,
     WeightRow,
@@ -67,6 +71,7 @@ def network_section(layers: int = 4) -> NetworkSection:
             layers=tuple(names),
             forward=tuple(1.02 * 0.98**k for k in range(layers)),
             gradient=tuple(0.4 * 0.97 ** (layers - k) for k in range(layers)),
+            depth=DepthScales("relu", 1.9, 0.01, 0.95, 19.5, 117.0, (0.95, 0.95), 0.9025, 0.047, None, "No borders."),
         ),
         rules=(
             RuleRow("conv2d", "aten.conv2d.default", "features.conv0", "exact", 0.0),
@@ -138,6 +143,66 @@ def training_row(n: int, test_mse: float) -> TrainingRow:
     )
 
 
+def fluctuations() -> FluctuationsSection:
+    """A perceptron with two hidden layers of 256, measured too."""
+    return FluctuationsSection(
+        exact=True,
+        widths=(784, 256, 256, 10),
+        activation="relu",
+        nu=5.0,
+        ratio=1 / 128,
+        strength=5 / 128,
+        optimal_ratio=0.016,
+        relative_to_optimum=0.488,
+        verdict="near the optimum",
+        advised_width=125.0,
+        relative_kernel=0.14,
+        relative_ntk=0.16,
+        relative_ntk_between=0.11,
+        feature_learning=0.012,
+        layers_kernel=(0.0, 0.1, 0.14),
+        layers_ntk=(0.0, 0.09, 0.16),
+        measured_ntk=0.17,
+        measured_draws=6,
+        measured_examples=32,
+        sentence="Between two seeds the NTK differs by about 16 %.",
+        notes=("one draw stands for the variance.",),
+    )
+
+
+def dynamics() -> DynamicsSection:
+    steps = tuple(0.2 * 3.0**k for k in range(12))
+    return DynamicsSection(
+        n=1200,
+        held_out=600,
+        rate=0.01,
+        largest_rate=0.02,
+        condition_number=2e5,
+        steps=steps,
+        train_mse=tuple(0.9 / (1 + step / 50) for step in steps),
+        test_mse=tuple(0.2 + 0.7 / (1 + step / 60) + step / 5e6 for step in steps),
+        test_accuracy=tuple(0.9 - 0.8 / (1 + step / 60) for step in steps),
+        final_mse=0.26,
+        best_steps=steps[9],
+        best_mse=0.2165,
+        ridge_value=0.4,
+        ridge_mse=0.214,
+        stopping_ridge=0.3,
+        module_rate=0.6,
+        module_rate_examples=128,
+        parametrization="ntk",
+    )
+
+
+SCALING = (
+    ScalingRow("input", ("features.conv0.weight",), "finite fan-in, growing fan-out", 1.0, 1.0, 1.0, 2.0),
+    ScalingRow(
+        "hidden", tuple(f"features.conv{k}.weight" for k in range(1, 6)), "both fans grow", 0.707, 1.0, 0.5, 1.0
+    ),
+    ScalingRow("output", ("head.weight",), "growing fan-in, finite fan-out", 0.5, 1.0, 0.5, 0.5),
+)
+
+
 def make_forecast() -> Forecast:
     return Forecast(
         network=network_section(),
@@ -173,6 +238,10 @@ def make_forecast() -> Forecast:
         },
         settings={"samples": 4000, "seed": 0, "kernel": "auto", "ridge": None},
         seconds={"kernel": 41.2, "spectrum": 7.9, "learning curve": 22.1, "training": 24.6},
+        fluctuations=fluctuations(),
+        dynamics=dynamics(),
+        scaling=SCALING,
+        scaling_notes=("Attention scores are divided by the head size.",),
     )
 
 
@@ -219,6 +288,10 @@ def bare() -> Forecast:
         notes=(),
         settings={},
         seconds={},
+        fluctuations=None,
+        dynamics=None,
+        scaling=(),
+        scaling_notes=(),
     )
 
 
@@ -236,8 +309,41 @@ def not_finite() -> Forecast:
         learning_curve=points,
         width_curve=tuple(replace(point, predicted_mse=inf) for point in base.width_curve),
         overfitting=replace(base.overfitting, cost=inf, optimal_fitting_ratio=nan, coefficient=inf),
+        fluctuations=replace(
+            fluctuations(),
+            exact=False,
+            widths=(),
+            activation="",
+            nu=nan,
+            ratio=nan,
+            strength=nan,
+            optimal_ratio=nan,
+            relative_to_optimum=nan,
+            verdict="unknown",
+            advised_width=None,
+            relative_kernel=None,
+            relative_ntk=None,
+            relative_ntk_between=None,
+            feature_learning=None,
+            layers_kernel=(),
+            layers_ntk=(),
+            sentence="Measured.",
+        ),
+        dynamics=replace(
+            dynamics(),
+            test_mse=(inf,) * 12,
+            train_mse=(nan,) * 12,
+            final_mse=inf,
+            best_steps=None,
+            best_mse=inf,
+            stopping_ridge=None,
+            module_rate=None,
+            test_accuracy=(),
+        ),
         training=(replace(base.training[0], width=None, diverged=True, test_mse=inf, train_mse=nan),),
-        network=replace(base.network, criticality=replace(base.network.criticality, forward=(1.0, 0.0, nan, inf))),
+        network=replace(
+            base.network, criticality=replace(base.network.criticality, forward=(1.0, 0.0, nan, inf), depth=None)
+        ),
     )
 
 

@@ -33,6 +33,8 @@ REQUIRED = {
     "advice": {"action", "before", "after", "confidence", "because"},
 }
 """What version 1 promises."""
+ADDED = ("fluctuations", "dynamics", "scaling", "scaling_notes")
+"""What came later: not in every file of version 1."""
 
 
 def read(path):
@@ -54,6 +56,23 @@ def test_promised_fields_are_there_and_required(path, forecast, tmp_path):
     rows = found if isinstance(found, list) else [found]
     assert rows and all(REQUIRED[path] <= set(row) for row in rows)
     assert REQUIRED[path] <= set(resolved(schema)["required"])
+
+
+def test_files_from_before_the_added_sections_still_fit(forecast):
+    plain = forecast.to_dict()
+    for name in ADDED:
+        del plain[name]
+    del plain["network"]["criticality"]["depth"], plain["network"]["kernel_rule"], plain["network"]["kernel_error"]
+    jsonschema.validate(plain, json_schema())
+    assert not set(ADDED) & set(json_schema()["required"])
+
+
+@pytest.mark.parametrize("name", ["fluctuations", "dynamics"])
+def test_added_sections_are_read_as_strictly(name, forecast):
+    plain = copy.deepcopy(forecast.to_dict())
+    plain[name]["new"] = 1
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(plain, json_schema())
 
 
 def resolved(schema):

@@ -14,7 +14,10 @@ from tests.report.report_cases import CASES, make_forecast
 from widthwise.core import OutputError
 from widthwise.report import figures, save, write_html
 
-SECTIONS = ["headline", "network", "task", "learning-curve", "width", "overfitting", "training", "advice", "method"]
+SECTIONS = [
+    "headline", "network", "task", "learning-curve", "width", "finite-width", "overfitting", "dynamics", "training",
+    "scaling", "advice", "method",
+]  # fmt: skip
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 EVIL = "<script>alert('x')</script><img src=x onerror=alert(1)>&\"$a$"
 
@@ -113,7 +116,7 @@ def test_names_from_the_user_are_escaped(render):
 def test_figures_have_text_for_those_who_cannot_see_them(forecast, render):
     page = Page(render(forecast))
     charts = [attrs for _, attrs in page.elements if attrs.get("class") == "chart"]
-    assert len(charts) == 10
+    assert len(charts) == 13
     for attrs in charts:
         figure = figures(forecast)[attrs["id"].removeprefix("chart-")]
         assert attrs["role"] == "img" and figure.caption in attrs["aria-label"]

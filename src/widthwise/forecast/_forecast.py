@@ -8,10 +8,13 @@ from widthwise.core import to_plain
 from widthwise.data import DataSet, load
 from widthwise.forecast._advice import advice
 from widthwise.forecast._curves import fit_task, learning_curve, overfitting_section, task_section
+from widthwise.forecast._dynamics import dynamics_section
+from widthwise.forecast._finite_width import finite_width_section
 from widthwise.forecast._grams import KernelChoice, check_memory, choose_kernel, compute_grams, finite_limit
 from widthwise.forecast._model import check_accepts, resolve_model, settle
 from widthwise.forecast._network import network_section
 from widthwise.forecast._run import Run, Targets
+from widthwise.forecast._scaling import scaling_section
 from widthwise.forecast._settings import Settings, one_pool, read_settings
 from widthwise.forecast._stages import Stages, fingerprint
 from widthwise.forecast._training import training_note, training_rows
@@ -75,6 +78,9 @@ def _assemble(run: Run, choice: KernelChoice, asked: Settings, loaded: DataSet, 
     training, cut = training_rows(run, task)
     network = network_section(run, grams, choice)
     overfitting = overfitting_section(task, run.settings)
+    fluctuations = finite_width_section(run, choice)
+    dynamics = dynamics_section(run, grams, choice)
+    scaling, scaling_notes = scaling_section(run.source.build(seed=run.settings.seed), choice.program)
     return Forecast(
         network=network,
         task=section,
@@ -89,6 +95,10 @@ def _assemble(run: Run, choice: KernelChoice, asked: Settings, loaded: DataSet, 
         data=loaded.to_dict(),
         settings=to_plain(run.settings) | {"model": run.source.name, "width": run.source.width},
         seconds=run.stages.seconds,
+        fluctuations=fluctuations,
+        dynamics=dynamics,
+        scaling=scaling,
+        scaling_notes=scaling_notes,
     )
 
 
@@ -110,6 +120,7 @@ def _notes(
         "distribution may differ.": one_pool,
         f"{choice.note} Predictions are for the kernel of finite networks in the standard parametrization, whose own "
         "randomness adds to the intervals.": finite,
+        f"{choice.note} Its sampling error adds to the intervals.": choice.rule == "sampled",
         f"A jitter of {jitter:.2g} was added to the Gram matrix, whose smallest eigenvalues are rounding.": jitter > 0,
         "A training run was stopped by the clock, so that another run may stop elsewhere.": cut,
         f"Kept results of an earlier run were reused: {', '.join(run.stages.reused)}.": bool(run.stages.reused),

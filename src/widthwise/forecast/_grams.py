@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,13 @@ from widthwise.kernels import Limit, infinite, monte_carlo_kernel
 from widthwise.program import Program, trace
 
 SLOWEST_SECONDS = 900.0
+SLOWEST_SAMPLED = 300.0  # of a kernel that needs samples: finite networks are nearly as good
+TIMED_SIDE = 24  # inputs on a side of the tile that is timed, at most
+TIMED_SECONDS = 2.0
+SAMPLED_RTOL = 1e-2  # relative standard error that a sampled kernel aims at
 FINITE_SAMPLES = 1000
+EXACT_NOTE = "Every operation of the network has an infinite-width rule."
+METHODS: dict[str, Literal["exact", "sampled"]] = {"exact": "exact", "sampled": "sampled"}
 DRAWS = 4
 
 
@@ -36,6 +43,13 @@ class KernelChoice:
     program: Program | None
     limit: Limit | None
 
+    @property
+    def rule(self) -> str:
+        """``"exact"`` or ``"sampled"`` for an infinite kernel, else ``"finite"``."""
+        if self.kind != "infinite" or self.limit is None:
+            return "finite"
+        return "sampled" if needs_samples(self.limit) else "exact"
+
 
 @dataclass(frozen=True)
 class Grams:
@@ -44,7 +58,7 @@ class Grams:
     Attributes:
         ntk, ntk_test: ``[P, P]`` and ``[T, P]`` tangent kernel.
         features, features_test: mean product of the features that enter the readout, the same shapes.
-        error: relative standard error of `ntk` where it is a mean over initialisations, else NaN.
+        error: relative standard error of `ntk` where it is a mean over initialisations or sampled, else NaN.
     """
 
     ntk: Tensor
@@ -55,10 +69,13 @@ class Grams:
 
 
 def choose_kernel(module: nn.Module, source: ModelSource, train: DataSet, settings: Settings) -> KernelChoice:
-    """The exact limit if the network has one that is fast enough, else finite networks.
+    """The infinite-width limit if the network has one that is fast enough, else finite networks.
+
+    The limit is exact where every operation has an exact rule, and read by samples of one coordinate where not.
 
     Raises:
-        UnsupportedOperation, TraceError: ``kernel="infinite"`` was asked for and the network has none.
+        UnsupportedOperation, TraceError: ``kernel="infinite"`` (``"exact"``, ``"sampled"``) was asked for and the
+            network has none.
         ModelError: ``kernel="monte-carlo"`` was asked for and the model is a single module.
     """
     if settings.kernel == "monte-carlo" and not source.fresh:
@@ -72,14 +89,48 @@ def choose_kernel(module: nn.Module, source: ModelSource, train: DataSet, settin
         return KernelChoice(settings.kernel, f"The {settings.kernel} kernel was asked for.", program, found)
     finite = "monte-carlo" if source.fresh else "empirical"
     if not isinstance(limit, Limit):
-        if settings.kernel == "infinite":
+        if settings.kernel != "auto":
             raise limit
-        return KernelChoice(finite, f"No exact infinite-width kernel: {_first_part(limit)}.", program, None)
-    seconds = _estimate_seconds(limit, train, len(train) + settings.held_out)
-    if seconds > SLOWEST_SECONDS and settings.kernel == "auto":
-        note = f"The exact infinite-width kernel would take about {seconds / 60:.0f} minutes for these samples."
-        return KernelChoice(finite, note, program, limit)
-    return KernelChoice("infinite", "Every operation of the network has an infinite-width rule.", program, limit)
+        return KernelChoice(finite, f"No infinite-width kernel: {_first_part(limit)}.", program, None)
+    sampled = needs_samples(limit)
+    most = SLOWEST_SAMPLED if sampled else SLOWEST_SECONDS
+    if settings.kernel == "auto":
+        seconds = estimate_seconds(limit, train, len(train) + settings.held_out)
+        if seconds > most:
+            return KernelChoice(finite, _slow_note(limit, seconds), program, limit)
+    return KernelChoice("infinite", _sampled_note(limit) if sampled else EXACT_NOTE, program, limit)
+
+
+def needs_samples(limit: Limit) -> bool:
+    """Whether some node is read by samples, of one coordinate or of the moments that no quadrature gives."""
+    return limit.method == "sampled" or any(row.rule == "sampled" for row in limit.certificate)
+
+
+def _slow_note(limit: Limit, seconds: float) -> str:
+    """What the infinite-width kernel would cost."""
+    how = "The sampled" if needs_samples(limit) else "The exact"
+    long = f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.0f} hours"
+    return (
+        f"{how} infinite-width kernel would take about {long} for these samples (ask for kernel 'infinite' to have it)."
+    )
+
+
+def _sampled_note(limit: Limit) -> str:
+    """Which samples, and why."""
+    if limit.method == "exact":
+        names = sorted({row.op for row in limit.certificate if row.rule == "sampled"})
+        return (
+            f"The infinite-width kernel is exact but for the moments of {', '.join(names)}, which are sampled, aiming "
+            f"at a relative standard error of {SAMPLED_RTOL:g}."
+        )
+    try:
+        infinite(limit.program, limit.parametrization, method="exact")
+    except UnsupportedOperation as reason:
+        return (
+            f"The infinite-width kernel is read by samples of one coordinate, aiming at a relative standard error of "
+            f"{SAMPLED_RTOL:g}, since exact rules do not cover everything ({_first_part(reason)})."
+        )
+    return "The sampled kernel was asked for."
 
 
 def _limit(
@@ -89,7 +140,12 @@ def _limit(
     program = None
     try:
         program = trace(module, train.inputs[:2])
-        limit = infinite(program, settings.parametrization)  # type: ignore[arg-type]
+        limit = infinite(
+            program,
+            settings.parametrization,  # type: ignore[arg-type]
+            method=METHODS.get(settings.kernel, "auto"),
+            rtol=SAMPLED_RTOL,
+        )
     except (UnsupportedOperation, TraceError) as reason:
         return program, reason
     if limit.features is None:
@@ -101,13 +157,28 @@ def _first_part(error: Exception) -> str:
     return str(error).split(";")[0]
 
 
-def _estimate_seconds(limit: Limit, train: DataSet, points: int) -> float:
-    """Time of the whole Gram matrix, from a small tile."""
-    side = min(len(train), 24)
-    limit(train.inputs[:2])
+def estimate_seconds(limit: Limit, train: DataSet, points: int) -> float:
+    """Time of the Gram matrices of the samples, and of the samples with others, `points` inputs in all.
+
+    From tiles that grow until one takes long enough to be timed, or shows that the whole takes too long. Samples are
+    shared within a tile, so that small ones overstate the time a little.
+    """
+    most = min(len(train) // 2, TIMED_SIDE)
+    limit.ntk_and_features(train.inputs[:2])
+    side = min(4, most)
+    while True:
+        seconds = _seconds(limit, train, side)
+        whole = seconds / side**2 * points * len(train) / 2
+        if side == most or seconds > TIMED_SECONDS or whole > 20 * SLOWEST_SECONDS:
+            return whole
+        side = min(2 * side, most)
+
+
+def _seconds(limit: Limit, train: DataSet, side: int) -> float:
+    """Time of one tile of two different sides."""
     start = time.perf_counter()
-    limit(train.inputs[:side], train.inputs[:side])
-    return (time.perf_counter() - start) / side**2 * points * len(train) / 2
+    limit.ntk_and_features(train.inputs[:side], train.inputs[-side:])
+    return time.perf_counter() - start
 
 
 def finite_limit(kind: str, settings: Settings) -> Settings:
@@ -151,7 +222,11 @@ def compute_grams(run: Run, choice: KernelChoice) -> Grams:
         assert limit is not None
         ntk, features = limit.ntk_and_features(run.train.inputs, show_progress=run.show)
         ntk_test, features_test = limit.ntk_and_features(run.test.inputs, run.train.inputs, show_progress=run.show)
-        return {"ntk": ntk, "ntk_test": ntk_test, "features": features, "features_test": features_test}
+        found = {"ntk": ntk, "ntk_test": ntk_test, "features": features, "features_test": features_test}
+        if choice.rule == "sampled":
+            errors = [row.error for row in limit.certificate if row.rule == "sampled"]
+            found["error"] = torch.tensor(max(errors, default=0.0), dtype=torch.float64)
+        return found
 
     found = run.stages.tensors("kernel", exact if choice.kind == "infinite" else finite)
     error = float(found["error"]) if "error" in found else float("nan")

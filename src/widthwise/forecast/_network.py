@@ -1,11 +1,14 @@
 """The network section: weights, signal propagation, kernel rules."""
 
+from math import isfinite
+
 from torch import Tensor, nn
 
-from widthwise.forecast._grams import Grams, KernelChoice
+from widthwise.core import ModelError, UnsupportedOperation
+from widthwise.forecast._grams import Grams, KernelChoice, needs_samples
 from widthwise.forecast._run import Run
-from widthwise.forecast._types import Criticality, NetworkSection, RuleRow, WeightRow
-from widthwise.kernels import RULES, Susceptibility, susceptibility
+from widthwise.forecast._types import Criticality, DepthScales, NetworkSection, RuleRow, WeightRow
+from widthwise.kernels import RULES, InitReport, Limit, Susceptibility, init_report, susceptibility
 from widthwise.probe import activation_moments
 
 PROBED = 64
@@ -34,14 +37,17 @@ def network_section(run: Run, grams: Grams, choice: KernelChoice) -> NetworkSect
         rules=_rules(grams, choice),
         kernel=choice.kind,
         kernel_note=choice.note,
+        kernel_rule=choice.rule,
+        kernel_error=grams.error if isfinite(grams.error) else None,
     )
 
 
 def _criticality(module: nn.Module, inputs: Tensor, choice: KernelChoice) -> Criticality:
-    found = Susceptibility(None, 0, "unknown") if choice.limit is None else susceptibility(choice.limit, inputs)
+    exact = choice.limit is not None and not needs_samples(choice.limit)
+    found = susceptibility(choice.limit, inputs) if exact and choice.limit else Susceptibility(None, 0, "unknown")
     moments = activation_moments(module, inputs)
     if found.chi is None:
-        reason = "no exact rule" if choice.limit is None else "fewer than two nonlinear layers"
+        reason = "fewer than two nonlinear layers" if exact else "no exact rule"
         explanation = f"Not determined: {reason}."
     else:
         explanation = f"chi is {found.chi:.3g} per layer ({found.verdict}): {EXPLANATIONS[found.verdict]}."
@@ -52,7 +58,42 @@ def _criticality(module: nn.Module, inputs: Tensor, choice: KernelChoice) -> Cri
         layers=tuple(moments.names),
         forward=tuple(moments.forward.tolist()),
         gradient=tuple(moments.backward.tolist()),
+        depth=depth_scales(choice.limit, inputs) if exact else None,
     )
+
+
+def depth_scales(limit: Limit | None, inputs: Tensor) -> DepthScales | None:
+    """Depth scales of a plain feed-forward network with a hidden-to-hidden layer, None for any other."""
+    if limit is None or not inputs.is_floating_point():
+        return None
+    try:
+        found = init_report(limit, square_of_inputs=float(inputs.double().square().mean()))
+    except (ModelError, UnsupportedOperation):
+        return None
+    point = found.point
+    if point is None:
+        return None
+    return DepthScales(
+        activation=found.activation,
+        weight_variance=float(point.weight_variance),
+        bias_variance=float(point.bias_variance),
+        chi_1=float(point.chi_1),
+        correlation_depth=_finite(float(point.xi_c)),
+        trainable_depth=_finite(float(point.trainable_depth)),
+        chi=tuple(found.chi.tolist()),
+        gradient_ratio=found.gradient_ratio,
+        inverse_widths=found.inverse_widths,
+        log_spread=_finite(found.log_spread),
+        note=_depth_note(found),
+    )
+
+
+def _depth_note(found: InitReport) -> str:
+    return "" if found.dense else "The scales hold away from the borders of the picture, whose padding is left out."
+
+
+def _finite(value: float) -> float | None:
+    return value if isfinite(value) else None
 
 
 def _rules(grams: Grams, choice: KernelChoice) -> tuple[RuleRow, ...]:

@@ -15,7 +15,7 @@ FEWEST_SAMPLES = 64  # exponents and the calibration need leave-one-out errors o
 FEWEST_HELD_OUT = 2
 SMALLEST_SIZE = 30
 EXTRAPOLATION = (2, 4, 8)
-KERNELS = ("auto", "infinite", "monte-carlo", "empirical")
+KERNELS = ("auto", "infinite", "exact", "sampled", "monte-carlo", "empirical")
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Settings(Value):
         held_out: examples on which errors are measured, never seen by the prediction.
         sizes: numbers of examples at which kernel regression is predicted and measured, besides P itself.
         draws: random training sets per size, at most.
-        kernel: ``"auto"``, ``"infinite"``, ``"monte-carlo"`` or ``"empirical"``.
+        kernel: ``"auto"``, ``"infinite"`` (``"exact"`` or ``"sampled"`` rules), ``"monte-carlo"`` or ``"empirical"``.
         parametrization: of the NTK, see `widthwise.infinite`.
         training_seconds: budget of the training check, zero to leave it out.
         seed: of everything random.

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from widthwise.core import Axis, Band, Bars, Figure, Guide, Heatmap, Line, Points, Series
 from widthwise.forecast._types import Forecast, LearningPoint, WidthPoint
+from widthwise.report._figures_theory import dynamics, finite_width, finite_width_layers
 from widthwise.report._select import RIDGES, curve, width_groups
 from widthwise.report._words import width_caveat
 
@@ -22,7 +23,10 @@ def figures(forecast: Forecast) -> dict[str, Figure]:
         "accuracy_curve": accuracy_curve,
         "width_curve": width_curve,
         "width_surface": width_surface,
+        "finite_width_layers": finite_width_layers,
+        "finite_width": finite_width,
         "overfitting": overfitting,
+        "dynamics": dynamics,
         "training": training,
         "advice": advice,
     }

@@ -69,6 +69,14 @@ class ForecastReport(Forecast):
         """Test error over number of examples and width."""
         return self._figure("width_surface")
 
+    def plot_finite_width(self) -> Figure:
+        """Spread between initialisations against width, of a perceptron."""
+        return self._figure("finite_width")
+
+    def plot_dynamics(self) -> Figure:
+        """Errors of the linearised network against training time."""
+        return self._figure("dynamics")
+
     def plot_overfitting(self) -> Figure:
         """What interpolation costs."""
         return self._figure("overfitting")

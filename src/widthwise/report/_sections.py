@@ -4,7 +4,9 @@ from dataclasses import dataclass
 
 from widthwise.forecast._types import Forecast
 from widthwise.report import _tables as numbers
+from widthwise.report import _tables_theory as theory
 from widthwise.report import _words as say
+from widthwise.report import _words_theory as tell
 from widthwise.report._numbers import interval, number, percent
 from widthwise.report._select import best_advice, later, now
 
@@ -73,9 +75,9 @@ def sections(forecast: Forecast) -> list[Section]:
         Section(
             "network",
             "Network",
-            tuple(say.network(forecast)),
+            (*say.network(forecast), *tell.depth(forecast)),
             ("depth_profile",),
-            (numbers.weights(forecast), numbers.layers(forecast), numbers.rules(forecast)),
+            (theory.depth(forecast), numbers.weights(forecast), numbers.layers(forecast), numbers.rules(forecast)),
         ),
         Section(
             "task",
@@ -99,6 +101,14 @@ def sections(forecast: Forecast) -> list[Section]:
             (numbers.width(forecast), numbers.surface(forecast)),
         ),
         Section(
+            "finite-width",
+            "Finite width",
+            tuple(tell.finite_width(forecast)),
+            ("finite_width_layers", "finite_width"),
+            (theory.finite_width(forecast),),
+            tell.finite_width_notes(forecast),
+        ),
+        Section(
             "overfitting",
             "Ridge and overfitting",
             tuple(say.overfitting(forecast)),
@@ -106,7 +116,22 @@ def sections(forecast: Forecast) -> list[Section]:
             (numbers.overfitting(forecast),),
         ),
         Section(
+            "dynamics",
+            "Training time",
+            tuple(tell.dynamics(forecast)),
+            ("dynamics",),
+            (theory.dynamics(forecast), theory.path(forecast)),
+        ),
+        Section(
             "training", "Training check", tuple(say.training(forecast)), ("training",), (numbers.training(forecast),)
+        ),
+        Section(
+            "scaling",
+            "How to scale it",
+            tuple(tell.scaling(forecast)),
+            (),
+            (theory.scaling(forecast),),
+            forecast.scaling_notes if forecast.scaling else (),
         ),
         Section("advice", "Advice", tuple(say.advice(forecast)), ("advice",), (numbers.advice(forecast),)),
         _how(forecast),

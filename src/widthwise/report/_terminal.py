@@ -11,7 +11,9 @@ from rich.text import Text
 
 from widthwise.forecast._types import Forecast, LearningPoint
 from widthwise.report import _tables as tables
+from widthwise.report import _tables_theory as theory
 from widthwise.report import _words as words
+from widthwise.report import _words_theory as tell
 from widthwise.report._numbers import MISSING, count, interval, number, percent, with_error
 from widthwise.report._select import curve
 from widthwise.report._tables import Table, table
@@ -36,13 +38,18 @@ class Fitting:
 def summary(forecast: Forecast) -> Group:
     """The forecast in about fifty lines, for `rich.print`; tables have fewer columns where the console is narrow."""
     parts: list[RenderableType] = [Text(f"{words.title(forecast)}: {words.size(forecast)}", style="bold")]
-    parts += _block("Network", words.network(forecast))
+    parts += _block("Network", [*words.network(forecast), *tell.depth(forecast)])
     parts += _block("Task", words.task(forecast))
     parts += _block("Learning curve", [*words.learning_curve(forecast), *_star(forecast)], *_learning(forecast))
     caveat = words.width_caveat(forecast) if forecast.width_curve else ""
     parts += _block("Width", [*words.width(forecast), caveat], tables.width(forecast), _narrow_width(forecast))
+    parts += _block("Finite width", tell.finite_width(forecast) if forecast.fluctuations else [])
     parts += _block("Ridge and overfitting", words.overfitting(forecast))
+    parts += _block("Training time", tell.dynamics(forecast) if forecast.dynamics else [])
     parts += _block("Training check", words.training(forecast))
+    parts += _block(
+        "How to scale it", tell.scaling(forecast) if forecast.scaling else [], theory.scaling(forecast, short=True)
+    )
     parts += _advice(forecast)
     parts += _block("Keep in mind", list(forecast.notes))
     return Group(*parts)
