@@ -1,5 +1,6 @@
 """Which engine evaluates a matrix, and the matrix from the fused engine, tile by tile."""
 
+import os
 from collections.abc import Callable, Sequence
 from functools import cache
 from importlib import import_module
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from widthwise.kernels._limit import Limit
     from widthwise.kernels.engines._run import Side
 
-Engine = Literal["auto", "torch", "numba"]
+Engine = Literal["auto", "torch", "numba", "triton"]
 Wanted = Sequence[tuple[str, Field]]
 
 TORCH_SECONDS = 3e-8  # per position, operation and pair, on one core
@@ -49,6 +50,8 @@ def fused_grams(
         return None
     x1, x2 = inputs
     fields = tuple({id(u): u for _, u in wanted}.values())
+    if engine == "triton" or (engine == "auto" and on_gpu(x1, x2, dtype) and find_spec("triton") is not None):
+        return _from_gpu(limit, inputs, wanted, fields, contribution, dtype=dtype, engine=engine, show=show)
     plan = compile_plan(*fields, contribution=contribution) if _plain(x1, x2, dtype) else None
     if plan is not None and engine == "auto" and not worthwhile(plan, pair_count(x1, x2)):
         return None
@@ -57,7 +60,61 @@ def fused_grams(
         if engine == "numba":
             raise DataError("engine 'numba' does not fit this network or these inputs; take engine='auto'.")
         return None
+    return _chosen(found, fields, wanted)
+
+
+def _chosen(found: Tensor, fields: tuple[Field, ...], wanted: Wanted) -> list[Tensor]:
+    """The matrix of each wanted moment or tangent."""
     return [found[[id(u) for u in fields].index(id(u)), 0 if what == "moment" else 1] for what, u in wanted]
+
+
+def on_gpu(x1: Any, x2: Any, dtype: torch.dtype) -> bool:
+    """Whether inputs and result are what the Triton kernels read: CUDA tensors, float32, no gradients."""
+    known = [x for x in (x1, x2) if x is not None]
+    if not all(isinstance(x, Tensor) for x in known) or dtype != torch.float32:
+        return False
+    if torch.is_grad_enabled() and any(x.requires_grad for x in known):
+        return False
+    return all(x.device.type == "cuda" for x in known) and len({x.device for x in known}) == 1
+
+
+def _from_gpu(
+    limit: "Limit",
+    inputs: tuple[Tensor, Tensor | None],
+    wanted: Wanted,
+    fields: tuple[Field, ...],
+    contribution: Callable,
+    *,
+    dtype: torch.dtype,
+    engine: Engine,
+    show: bool,
+) -> list[Tensor] | None:
+    """The same from the Triton kernels; under Triton's interpreter they take tensors of the CPU.
+
+    Raises:
+        DataError: the engine was asked for by name, and Triton, a GPU, single precision or a plan is missing.
+    """
+    named = engine == "triton"
+    if named and find_spec("triton") is None:
+        raise DataError("engine 'triton' needs the package triton; pip install 'widthwise[triton]' or engine='auto'.")
+    if named and dtype != torch.float32:
+        raise DataError(
+            f"engine 'triton' computes float32, not {dtype}; pass dtype=torch.float32 or take engine='auto'."
+        )
+    x1, x2 = inputs
+    if named and not on_gpu(x1, x2, dtype) and os.environ.get("TRITON_INTERPRET") != "1":
+        where = ", ".join(sorted({str(x.device) for x in (x1, x2) if x is not None}))
+        raise DataError(
+            f"engine 'triton' needs inputs on one CUDA device without gradients, and these are on {where}; "
+            "move them there with x.cuda(), or take engine='auto'."
+        )
+    plan = compile_plan(*fields, contribution=contribution)
+    found = None
+    if plan is not None:
+        found = import_module("widthwise.kernels.engines._triton").grams(limit, plan, x1, x2, show=show)
+    if found is None and named:
+        raise DataError("engine 'triton' does not fit this network or these inputs; take engine='auto'.")
+    return None if found is None else _chosen(found, fields, wanted)
 
 
 def _plain(x1: Any, x2: Any, dtype: torch.dtype) -> bool:
