@@ -180,8 +180,8 @@ def run_stage(
                     x0 = tl.maximum(0, -dx)
                     place = base + (row - y0) * (width - tl.abs(dx)) + column - x0
                     below = buffers + pair.to(tl.int64)[:, None, None] * 2 * buffer + place
-                    k = tl.load(below, mask=inside & (base >= 0), other=0.0)
-                    t = tl.load(below + buffer, mask=inside & (base >= 0), other=0.0)
+                    k = tl.load(below, mask=inside, other=0.0)
+                    t = tl.load(below + buffer, mask=inside, other=0.0)
             elif what == NORM:
                 scale = tl.load(op + FEATURE)
                 both = tl.load(ours + scale + px, mask=inside, other=0.0) * tl.load(
