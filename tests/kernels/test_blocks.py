@@ -185,3 +185,14 @@ def test_moves_of_positions(name):
         return Function(forward, first=nn.Conv1d(2, N, 1), second=nn.Conv1d(N, N, 2), last=nn.Linear(N, OUTPUTS))
 
     same_kernels(*(build(one) for one in MOVES[name]), SEQUENCES)
+
+
+def test_weights_of_positions():
+    """A constant of several numbers times the positions, then their sum: the product with a row of these numbers."""
+    weights, x = torch.linspace(-1, 2, 6), torch.randn(3, 6, 5, generator=torch.Generator().manual_seed(2)).double()
+
+    def build(weigh) -> nn.Module:
+        return Function(lambda m, x: m.last(weigh(relu(m.first(x)))), first=nn.Linear(5, N), last=nn.Linear(N, OUTPUTS))
+
+    by_product = build(lambda h: (weights[None, None] @ h).squeeze(1))
+    same_kernels(build(lambda h: (h * weights[:, None]).sum(1)), by_product, x)

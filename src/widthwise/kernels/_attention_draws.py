@@ -89,7 +89,8 @@ class Draws:
 
     def _scores(self, normals: list[Tensor], of_query: Tensor, of_key: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """The random part of both scores, ``[e, m, P, S]``; None where it is deterministic."""
-        (p, s), found = self.first.shape, []
+        p, s = self.first.shape
+        found: list[Tensor | None] = []
         for scores, place, queries, keys in (
             (self.first, 0, of_query[:, :p], of_key[:, :s]),
             (self.second, 1, of_query[:, p:], of_key[:, s:]),

@@ -41,7 +41,7 @@ def _tap(run: Coordinates, field: Tap) -> Track:
     factor = 0.0
     if run.tangents:
         factor = run.contribution(field.weight, field.variance * field.contracted, field.contracted) / field.contracted
-    return Track(entries("value", field.variance), entries("tangent", factor) if factor else None)
+    return Track(entries("value", float(field.variance)), entries("tangent", factor) if factor else None)
 
 
 @Coordinates.draw.register  # type: ignore[attr-defined]

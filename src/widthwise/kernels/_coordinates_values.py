@@ -9,6 +9,7 @@ no backward pass is needed ("coordinate Monte Carlo", section 2.9 of the tensor-
 from collections.abc import Callable
 from functools import singledispatchmethod
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,7 +39,7 @@ from widthwise.kernels._pieces import CutWeight, check_apart
 from widthwise.kernels._walks import in_order, operands
 from widthwise.program import Weight
 
-Contribution = Callable[[Weight, float, int], float]
+Contribution = Callable[[Weight, Any, int], Any]
 
 MOST_DIMENSIONS = 4096
 """Of quasi-random points; further ones are pseudo-random."""
@@ -404,8 +405,7 @@ def check_drawable(fields: list[Field]) -> None:
 
 def _check_cuts(order: list[Field]) -> None:
     """Cuts of one weight are drawn apart, so that they have to have no rows in common."""
-    leaves = {id(one.weight): one for one in order if isinstance(getattr(one, "weight", None), CutWeight)}
-    for one in leaves.values():
+    for one in (one for one in order if isinstance(getattr(one, "weight", None), CutWeight)):
         for other in order:
             check_apart(one, other)
 

@@ -24,7 +24,7 @@ class Filtered(Field):
     """
 
     weight: Weight
-    variance: float
+    variance: float | Tensor
     contracted: int
     source: Field
     contraction: Contraction
@@ -57,7 +57,7 @@ class Tap(Field):
     """
 
     weight: Weight
-    variance: float
+    variance: float | Tensor
     contracted: int
     index: int
     positions: Sizes

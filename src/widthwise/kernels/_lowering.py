@@ -183,7 +183,7 @@ class Lowering:
             return Concrete(node.name, batched=any(operand.batched for operand in operands))
         value = self._rule_for(node, operands)(self, node)
         if isinstance(value, Field):
-            check_field(self, node, value, position_sizes(node.axes))
+            check_field(self, node, value, position_sizes(node.axes or ()))
         return value
 
     def _rule_for(self, node: Node, operands: list[Any]) -> Rule:

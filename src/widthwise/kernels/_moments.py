@@ -102,7 +102,7 @@ def _leaf(run: "Evaluator", u: Field, v: Field, pair: "Pair", diagonal: bool) ->
     if acts_alike(u, v):
         return times(u.variance, contracted(run, run.moment, u, v, pair, diagonal))
     if isinstance(u, Tap) and isinstance(v, Tap) and u.weight is v.weight and u.index == v.index:
-        return run.constant(u.variance, pair, u.positions if diagonal else u.positions + v.positions)
+        return times(u.variance, run.constant(1.0, pair, u.positions if diagonal else u.positions + v.positions))
     if isinstance(u, Shared) and isinstance(v, Shared) and u.weight is v.weight:
         return times(u.variance, same_position(run, u, v, pair, diagonal))
     if isinstance(u, Tokens) and isinstance(v, Tokens) and u.weight is v.weight:

@@ -170,7 +170,7 @@ def product(run: Lowering, node: Node) -> Lowered:
         return _averaged_by_data(run, node)
     if isinstance(left, (Weight, Transposed)):
         raise run.refuse(node, "its matrix mixes positions (or acts from the left), not coordinates")
-    scores, lead = scores_of(run, node, *node.args[:2], 1.0, transposed=True)
+    scores, lead = scores_of(run, node, node.args[0], node.args[1], 1.0, transposed=True)
     run.rules[node.name] = "exact"
     return Affinity(scores, lead)
 
@@ -180,7 +180,8 @@ def masked_product(run: Lowering, node: Node) -> Lowered:
     """``beta * mask + alpha * q k^T``."""
     if node.kwargs.get("beta", 1) != 1:
         raise run.refuse(node, "it scales the mask that it adds")
-    scores, lead = scores_of(run, node, *node.args[1:3], float(node.kwargs.get("alpha", 1)), transposed=True)
+    query, key, scale = node.args[1], node.args[2], float(node.kwargs.get("alpha", 1))
+    scores, lead = scores_of(run, node, query, key, scale, transposed=True)
     run.rules[node.name] = "exact"
     return Affinity(replace(scores, masks=(_mask(run, node, node.args[0], scores, lead, keep=True),)), lead)
 

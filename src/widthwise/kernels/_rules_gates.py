@@ -10,9 +10,10 @@ from torch import Tensor
 from widthwise.kernels._checks import COORDINATES, coordinates
 from widthwise.kernels._fields import Field, Offset, blockwise
 from widthwise.kernels._fields_attention import Gated, Rotated
-from widthwise.kernels._lowering import Intermediate, Lowered, Lowering, Several, rule, rule_on
+from widthwise.kernels._lowering import Intermediate, Lowered, Lowering, Several, position_sizes, rule, rule_on
 from widthwise.kernels._origins import independent
 from widthwise.kernels._pieces import NoPiece, chosen, turned_halves
+from widthwise.kernels._positions import moved
 from widthwise.kernels._rules_pointwise import image, multiply
 from widthwise.kernels._rules_shape import expanded as plain_expand
 from widthwise.kernels._rules_shape import gathered, positionwise
@@ -149,10 +150,36 @@ def product(run: Lowering, node: Node) -> Lowered:
             run.rules[node.name] = "exact"
             return Gated(torch.mul, pair, "product")
     for one, other in ((left, right), (right, left)):
+        weights = _position_weights(run, node, one) if isinstance(run.value(other), Field) else None
+        if weights is not None:
+            run.rules[node.name] = "exact"
+            return _weighted(run.aligned(other, node), weights)
+    for one, other in ((left, right), (right, left)):
         table = _table(run, one) if isinstance(run.value(other), Field) else None
         if table is not None:
             return Modulated(run.value(other), other, table)
     return multiply(run, node)
+
+
+def _position_weights(run: Lowering, node: Node, argument: object) -> Tensor | None:
+    """A constant of several numbers that differ between positions alone, ``[*P]``."""
+    tensor = run.tensor(argument)
+    if tensor is None or tensor.numel() == 1 or node.axes is None:
+        return None
+    shape = (1,) * (len(node.axes) - tensor.dim()) + tuple(tensor.shape)
+    sizes = [axis_size(axis) if {f.kind for f in axis} <= {AxisKind.POSITION} else 1 for axis in node.axes]
+    if any(own not in (1, size) for own, size in zip(shape, sizes, strict=True)):
+        return None
+    return tensor.reshape(shape).expand(sizes).reshape(position_sizes(node.axes))
+
+
+def _weighted(field: Field, weights: Tensor) -> Field:
+    """A field times a number for each position: a map of positions that is no copy."""
+
+    def apply(moment: Tensor) -> Tensor:
+        return moment * weights.to(moment)
+
+    return blockwise(lambda part: moved(part, field.positions, apply, gathers=False), field)
 
 
 def _table(run: Lowering, argument: object) -> Tensor | None:

@@ -24,7 +24,7 @@ def contract_last_axis(run: Lowering, node: Node, operand: Ref, matrix: Any, *, 
     if isinstance(value, Transposed):
         value, rows_are_outputs = value.weight, not rows_are_outputs
     if not isinstance(value, Weight):
-        raise run.refuse(node, "its matrix is computed, not a parameter (attention comes with a later version)")
+        raise run.refuse(node, "its matrix is computed, not a parameter")
     axes = run.axes(operand)
     fan_in = axis_size(axes[-1])
     if run.is_zero(operand):

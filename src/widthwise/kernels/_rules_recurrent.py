@@ -195,7 +195,7 @@ def recurrent(run: Lowering, node: Node) -> Lowered:
         hidden = cell.run.value(params[1]).shape[1]
         layout = ((AxisKind.POSITION, 2), (AxisKind.WIDTH, hidden)) if both else ((AxisKind.WIDTH, hidden),)
         sequence = [stack([one for one in at if one is not None]) for at in zip(*outputs, strict=True)]
-    finals = [stack([state[k] for state in last if state[k] is not None]) for k in range(len(initial))]
+    finals = [stack([one for state in last if (one := state[k]) is not None]) for k in range(len(initial))]
     return Several((stack(sequence), *finals))
 
 
