@@ -72,7 +72,7 @@ def test_a_run_goes_on_from_its_checkpoint(tmp_path):
 
 
 def worker(rank: int, port: int, kind: str, folder: str) -> None:
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
     module, groups = prepared()
