@@ -29,7 +29,7 @@ def loop(n: int, phi=torch.tanh, read: str = "last", bias: bool = True) -> Funct
     """The same recurrence written as a loop over two linear layers."""
 
     def forward(m: Function, x: Tensor) -> Tensor:
-        h, states = torch.zeros(x.shape[0], n), []
+        h, states = torch.zeros(x.shape[0], n, dtype=m.u.weight.dtype), []
         for t in range(x.shape[1]):
             h = phi(m.w(h) + m.u(x[:, t]))
             states.append(h)
