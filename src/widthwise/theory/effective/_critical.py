@@ -75,7 +75,8 @@ def critical(activation: Activation | Elementwise | str) -> Criticality:
 
 @lru_cache(maxsize=256)
 def _search(f: Activation, function: Elementwise) -> Criticality:
-    for found in (_discontinuous(f), _scale_invariant(f), _kernel_zero(f), _half_stable(f)):
+    for find in (_discontinuous, _scale_invariant, _kernel_zero, _half_stable):
+        found = find(f)
         if found is not None:
             return found
     return _none(f, _advice(f))
