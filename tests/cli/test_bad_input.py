@@ -43,7 +43,10 @@ CASES = {
     "other outputs": (["--model", "net.py:other_outputs"], r"outputs of shape \[7\]"),
     "width not taken": (["--model", "net.py:plain", "--width", 8], "takes no width"),
     "width zero": (["--width", 0], "width 0"),
-    "no rule": (["--model", "net.py:pooled", "--kernel", "infinite"], "max_pool2d.* in module '2'.*kernel='empirical'"),
+    "no rule": (
+        ["--model", "net.py:unruled", "--kernel", "infinite"],
+        "instance_norm.* in module '1'.*kernel='empirical'",
+    ),
     "unknown data": (["--data", "digts"], "did you mean digits"),
     "missing data": (["--data", "nowhere.npz"], "nowhere.npz does not exist"),
     "kernel": (["--kernel", "infinit"], "give one of auto, infinite"),

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from tests.probe.test_ntk_layers import case
 from torch import Tensor, nn
 
+from tests.probe.test_ntk_layers import case
 from widthwise.core import ModelError
 from widthwise.probe import empirical_ntk, ntk_largest_eigenvalue, ntk_trace, ntk_vector_product
 
