@@ -121,8 +121,8 @@ def _rates(found: DynamicsSection) -> str:
     if found.module_rate is None:
         return fast
     return (
-        f"{fast} For the module as it stands, plain gradient descent on torch.nn.MSELoss leaves the stable range of its "
-        f"linearisation above a learning rate of about {number(found.module_rate, 2)}."
+        f"{fast} For the module as it stands, plain gradient descent on torch.nn.MSELoss leaves the stable range of "
+        f"its linearisation above a learning rate of about {number(found.module_rate, 2)}."
     )
 
 
