@@ -72,7 +72,7 @@ def test_a_keyboard_interrupt_says_what_is_kept(
 
     monkeypatch.setattr(sys.modules["widthwise.forecast._forecast"], "width_curve", interrupt)
     found = command("forecast", "--model", "net.py:build", "--out", "report", *QUICK)
-    assert found.code == 130 and found.err.count("\n") == 1 and "goes on from them" in found.err
+    assert found.code == 130 and found.err.count("\n") == 1 and "what is finished is kept" in found.err
     assert list((folder / "report/.stages").glob("*/kernel.safetensors"))
 
 

@@ -22,7 +22,7 @@ def test_titles_and_labels(case):
 def test_what_is_missing_has_no_figure():
     assert "accuracy_curve" not in figures(regression())
     assert set(figures(bare())) == {"spectrum", "target_power", "learning_curve", "accuracy_curve", "overfitting"}
-    assert len(figures(make_forecast())) == 10
+    assert len(figures(make_forecast())) == 13
 
 
 def test_learning_curve_shows_prediction_measurement_and_extrapolation(forecast):

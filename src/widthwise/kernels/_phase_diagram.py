@@ -56,11 +56,11 @@ class PhaseDiagram(Value):
     @property
     def trainable_depth(self) -> Float[np.ndarray, "*grid"]:
         """About six depth scales of the correlation, an empirical rule (arXiv:1611.01232, section 5)."""
-        return TRAINABLE * self.xi_c
+        return np.asarray(TRAINABLE * self.xi_c)
 
     def gradient_ratio(self, depth: int) -> Float[np.ndarray, "*grid"]:
         """Expected squared gradient norm in the first of `depth` layers over that in the last."""
-        return self.chi_1 ** (depth - 1)
+        return np.asarray(self.chi_1 ** (depth - 1))
 
     def plot(self, quantity: Quantity = "chi_1") -> Figure:
         """A heat map over the grid.
