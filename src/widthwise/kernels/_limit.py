@@ -289,13 +289,17 @@ class Limit:
 
     def tile_side(self) -> int:
         """Inputs on a side of a tile, so that its arrays take a bounded amount of memory."""
-        numbers = sum(self._numbers(node) for node in self.fields())
+        numbers = self.numbers_per_pair()
         budget = min(TILE_BYTES, available_bytes() // 4)
         return int(max(1, min(1024, (budget / (8 * max(1, numbers))) ** 0.5)))
 
     def fields(self) -> list[Field]:
         """The random fields of the program, in its order."""
         return [value for value in self._lowering.values.values() if isinstance(value, Field)]
+
+    def numbers_per_pair(self) -> int:
+        """Numbers that the recursion keeps for a pair of inputs."""
+        return sum(self._numbers(node) for node in self.fields())
 
     def _numbers(self, field: Field) -> int:
         """Numbers per pair of inputs that the recursion keeps for a field (moment, transforms, tangent)."""
