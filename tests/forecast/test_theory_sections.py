@@ -17,9 +17,9 @@ from widthwise.forecast._finite_width import finite_width_section
 from widthwise.forecast._grams import Grams, KernelChoice, choose_kernel
 from widthwise.forecast._network import depth_scales
 from widthwise.forecast._run import Run
-from widthwise.forecast._scaling import doubling, scaling_section
+from widthwise.forecast._scaling import scaling_section
 from widthwise.probe import empirical_ntk
-from widthwise.scaling import parametrize
+from widthwise.scaling import doubling, parametrize
 from widthwise.theory import KernelDynamics, finite_width_report, optimal_ratio
 
 

@@ -3,6 +3,7 @@
 from widthwise.scaling._abc import AbcReport, AbcTable, abc, classify, named_abc
 from widthwise.scaling._coordinate_check import CoordinateCheck, coordinate_check
 from widthwise.scaling._diagnosis import LayerVerdict, Observation
+from widthwise.scaling._doubling import TIED, Doubling, doubling
 from widthwise.scaling._families import FAMILIES, family_of
 from widthwise.scaling._laws import LAWS, compare_laws, law
 from widthwise.scaling._laws_fit import FittedLaw, RouteFit, fit_law
@@ -11,7 +12,7 @@ from widthwise.scaling._laws_recommend import ExtrapolationRisk, Recommendation,
 from widthwise.scaling._laws_surface import CellSurface
 from widthwise.scaling._laws_types import Advice, Bowl, Domain, Law, Run
 from widthwise.scaling._optimum import Drift, Optimum
-from widthwise.scaling._parametrize import parametrize
+from widthwise.scaling._parametrize import parametrize, parametrize_traced
 from widthwise.scaling._plan import ParameterGroups, ScalingPlan, ScorePlan, WeightPlan
 from widthwise.scaling._scale import ScaleResult, scale
 from widthwise.scaling._slopes import Slope, fit_slope
@@ -20,6 +21,7 @@ from widthwise.scaling._transfer_check import TransferCheck, transfer_check
 __all__ = [
     "FAMILIES",
     "LAWS",
+    "TIED",
     "AbcReport",
     "AbcTable",
     "Advice",
@@ -27,6 +29,7 @@ __all__ = [
     "CellSurface",
     "CoordinateCheck",
     "Domain",
+    "Doubling",
     "Drift",
     "ExtrapolationRisk",
     "FittedLaw",
@@ -49,6 +52,7 @@ __all__ = [
     "classify",
     "compare_laws",
     "coordinate_check",
+    "doubling",
     "family_of",
     "fit_law",
     "fit_loss_law",
@@ -56,6 +60,7 @@ __all__ = [
     "law",
     "named_abc",
     "parametrize",
+    "parametrize_traced",
     "recommend",
     "scale",
     "transfer_check",
