@@ -54,8 +54,9 @@ def relative(got: Tensor, expected: Tensor) -> float:
 def slopes(network: Network, widths: tuple[int, ...], draws: int) -> list[tuple[float, float]]:
     """Slope of the root mean square error of NNGP and NTK against the width (logarithms), with standard errors.
 
-    Only square matrices are trained: in the standard parametrization their terms of the tangent kernel grow like the
-    width and those of the others do not, so that only a part has one power law.
+    Only matrices between two widths are trained: in the standard parametrization their terms of the tangent kernel
+    grow like the width and those of the others do not, so that only a part has one power law. Scales have to have a
+    limit: where the module's own initialisation changes from width to width so does the size of the error.
     """
     hidden = Network(_hidden_only(network.build), network.shape, network.tokens)
     errors = []
@@ -76,12 +77,14 @@ def slopes(network: Network, widths: tuple[int, ...], draws: int) -> list[tuple[
 
 
 def _hidden_only(build: Callable[[int], nn.Module]) -> Callable[[int], nn.Module]:
-    """The network with nothing trained but its square matrices."""
+    """The network with nothing trained but the matrices of which two axes grow with the width."""
+    shapes = [[parameter.shape for parameter in build(width).parameters()] for width in (16, 32)]
+    grown = [sum(a != b for a, b in zip(*pair, strict=True)) > 1 for pair in zip(*shapes, strict=True)]
 
     def made(width: int) -> nn.Module:
         net = build(width)
-        for parameter in net.parameters():
-            parameter.requires_grad_(parameter.dim() > 1 and set(parameter.shape[:2]) == {width})
+        for parameter, trained in zip(net.parameters(), grown, strict=True):
+            parameter.requires_grad_(trained)
         return net
 
     return made
