@@ -259,3 +259,27 @@ def test_values(dynamics):
     assert "train" not in path.to_dict() and path.to_dict()["times"][2] is None
     assert path.plot(np.zeros(3)).series[1].name == "test set"
     assert (np.diff(path.train_error) < 0).all()
+
+
+@pytest.mark.parametrize("lanczos", [None, 3])
+def test_a_matrix_with_a_negative_eigenvalue_is_refused_with_a_jitter_that_mends_it(lanczos):
+    basis = np.linalg.qr(np.random.default_rng(3).standard_normal((3, 3)))[0]
+    gram = basis @ np.diag([-0.2, 1.0, 2.0]) @ basis.T
+    with pytest.raises(DataError, match=r"eigenvalue -0\.2 \(the largest is 2\).*give jitter=0\.22 or more"):
+        KernelDynamics.fit(gram, [1.0, -2.0, 3.0], lanczos=lanczos)
+    mended = KernelDynamics.fit(gram, [1.0, -2.0, 3.0], lanczos=lanczos, jitter=0.22)
+    assert np.allclose(
+        mended.flow(1.5).train[0, :, 0], (np.eye(3) - expm(-1.5 * (gram + 0.22 * np.eye(3)))) @ [1, -2, 3]
+    )
+    with pytest.raises(DataError, match="-1"):
+        KernelDynamics.fit(np.eye(3), [1.0, 2.0, 3.0], jitter=-1)
+
+
+def test_rounding_below_zero_passes_in_the_type_that_has_it():
+    """An eigenvalue of -1e-5 of the largest is rounding in single precision and an error in double."""
+    gram = np.diag([-1e-5, 0.5, 1.0])
+    for given in (gram.astype(np.float32), torch.tensor(gram, dtype=torch.float32)):
+        assert KernelDynamics.fit(given, [1.0, 2.0, 3.0]).modes.values[0] == 0.0
+    with pytest.raises(DataError, match="-1e-05"):
+        KernelDynamics.fit(gram, [1.0, 2.0, 3.0])
+    KernelDynamics.fit(np.diag([-1e-15, 0.5, 1.0]), [1.0, 2.0, 3.0])

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from widthwise.core import Axis, DataError, Figure, Line, Value
 from widthwise.core import progress as progress_bar
 from widthwise.probe._curvature import largest_curvature
-from widthwise.probe._modules import placed
+from widthwise.probe._modules import placed, refuse_broken, select_parameters
 from widthwise.probe._training import descent
 
 RISE = 1.05  # loss over initial loss above which training did not go down from the start
@@ -88,7 +88,7 @@ def catapult_scan(
         steps: of full-batch gradient descent.
 
     Raises:
-        DataError: the targets do not fit, or a multiple is not positive.
+        DataError: the targets do not fit, a number is not finite, or a multiple is not positive.
 
     >>> net = nn.Sequential(nn.Linear(4, 64), nn.ReLU(), nn.Linear(64, 1))
     >>> catapult_scan(net, torch.randn(8, 4), torch.randn(8, 1), multiples=[0.5, 100.0], steps=30).regimes
@@ -98,7 +98,8 @@ def catapult_scan(
         raise DataError(
             f"multiples {list(multiples)} and steps={steps} must all be positive; mend the one that is not."
         )
-    x, targets = placed(module, x), placed(module, targets)
+    x, targets = placed(module, x, "x"), placed(module, targets, "targets")
+    refuse_broken(select_parameters(module, None))
     curvature = _curvature(module, x, targets)
     if not curvature > 0:
         raise DataError("the outputs do not depend on any parameter; give a module that can be trained.")

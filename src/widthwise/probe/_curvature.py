@@ -41,6 +41,7 @@ def largest_curvature(
         seed: of the starting vector.
 
     Raises:
+        DataError: an input is not finite.
         ModelError: a name is unknown.
 
     >>> x = torch.eye(2) * torch.tensor([3.0, 1.0])
@@ -50,7 +51,7 @@ def largest_curvature(
     9.0
     """
     weights = list(select_parameters(module, parameters).values())
-    inputs, targets = placed(module, inputs), placed(module, targets)
+    inputs, targets = placed(module, inputs, "inputs"), placed(module, targets)
     buffers = {name: value.clone() for name, value in module.named_buffers()}
     try:
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):

@@ -8,7 +8,7 @@ from jaxtyping import Float, Num
 from torch import Tensor, nn
 
 from widthwise.core import ModelError, generator
-from widthwise.probe._modules import call, measuring, placed
+from widthwise.probe._modules import call, measuring, placed, refuse_infinite
 
 
 def last_layer(module: nn.Module, x: Num[Tensor, "n *shape"] | None = None) -> tuple[str, nn.Linear]:
@@ -46,6 +46,7 @@ def features(
         batch_size: examples per forward pass.
 
     Raises:
+        DataError: an input is not finite.
         ModelError: there is no such layer, it is not used, or the module does not take the inputs.
 
     >>> model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
@@ -54,6 +55,7 @@ def features(
     """
     if layer is None:
         layer = last_layer(module, x)[0]
+    refuse_infinite(x, "x")
     parts = dict(module.named_modules())
     if layer not in parts:
         raise ModelError(f"{type(module).__name__} has no layer '{layer}'; see module.named_modules().")

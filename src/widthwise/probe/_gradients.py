@@ -34,6 +34,7 @@ def per_example_gradients(
         By parameter name, ``[n, *shape of the parameter]``.
 
     Raises:
+        DataError: an input is not finite.
         ModelError: the module does not take the inputs, or a name is unknown.
         ResourceError: the gradients of one example do not fit in memory.
 
@@ -43,7 +44,7 @@ def per_example_gradients(
     torch.Size([5, 1, 2])
     """
     chosen = select_parameters(module, parameters)
-    inputs, targets = placed(module, inputs), placed(module, targets)
+    inputs, targets = placed(module, inputs, "inputs"), placed(module, targets)
     size = sum(tensor.numel() * tensor.element_size() for tensor in chosen.values())
     chunk = chunk or min(64, rows_that_fit(size, inputs.device, "the gradients"))
     with measuring(module), torch.no_grad():

@@ -99,7 +99,7 @@ def kernel_drift(
         draws: networks per width.
 
     Raises:
-        DataError: the targets do not fit, or draws or steps are not positive.
+        DataError: the targets do not fit, a number is not finite, or draws or steps are not positive.
         ModelError: the module does not take the inputs or has no linear readout.
 
     >>> from widthwise.nn import mlp
@@ -118,7 +118,7 @@ def kernel_drift(
                     module = build(width)
                 chosen = None if rate is None else float(rate(width))
                 found[:, row, draw] = _drift(
-                    module, placed(module, x), placed(module, targets), steps, float(share), chosen
+                    module, placed(module, x, "x"), placed(module, targets, "targets"), steps, float(share), chosen
                 )
                 advance(1)
     return KernelDrift(tuple(int(width) for width in widths), found[0], found[1], found[2], found[3], steps)

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from widthwise.probe._layer_contraction_capture import Call
-from widthwise.probe._layer_contraction_uses import Factors, Layout, MatrixUse, Use
+from widthwise.probe._layer_contraction_shapes import Layout
+from widthwise.probe._layer_contraction_uses import Factors, MatrixUse, Use
 
 _PASS = 24  # multiplications that one pass over an entry of a matrix of positions costs as much as
 _ENTRIES = 2**22  # of a matrix of positions held at once

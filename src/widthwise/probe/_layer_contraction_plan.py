@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from widthwise.core import ModelError
 from widthwise.probe._layer_contraction import Block, Place, Weight
 from widthwise.probe._layer_contraction_capture import Call, Watch, watched
-from widthwise.probe._layer_contraction_uses import Layout
+from widthwise.probe._layer_contraction_shapes import Layout
 from widthwise.probe._modules import call as outputs_of
 
 _AGREEMENT = {torch.float32: 1e-3, torch.float64: 1e-8}
@@ -58,9 +58,11 @@ def refuse_coupled_examples(module: nn.Module, pair: Tensor) -> None:
     """Refuse a module whose output for one example depends on the others.
 
     Raises:
-        ModelError: it does.
+        ModelError: it does, or its outputs are not finite.
     """
     both, alone = outputs_of(module, pair), outputs_of(module, pair[:1])
+    if not bool(torch.isfinite(alone).all()):
+        raise ModelError("the module gives outputs that are not finite for finite inputs; mend its weights or buffers.")
     if both.shape[1] != alone.shape[1] or not _close(both[0], alone[0]):
         raise ModelError(
             "the outputs for one example change with the other examples of the batch, so that no kernel of pairs of "

@@ -11,28 +11,9 @@ from dataclasses import dataclass
 from math import prod
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-
-@dataclass(frozen=True)
-class Layout:
-    """Where the examples of a batch stand in a tensor, and the tensor's shape for one example.
-
-    Attributes:
-        axis: the axis that grows with the batch.
-        minor: the examples run fastest in that axis (positions by examples), not slowest.
-    """
-
-    axis: int
-    inner: int
-    minor: bool = False
-
-    def split(self, tensor: Tensor, n: int) -> Tensor:
-        """``[n, *shape for one example]``."""
-        if self.minor:
-            return tensor.unflatten(self.axis, (self.inner, n)).movedim(self.axis + 1, 0)
-        return tensor.unflatten(self.axis, (n, self.inner)).movedim(self.axis, 0)
+from widthwise.probe._layer_contraction_shapes import Layout, patches, positions, split, summed_to
 
 
 @dataclass(frozen=True)
@@ -97,7 +78,7 @@ class Added(Use):
         self.channel = channel
 
     def gradient(self, dg: Tensor, n: int, layout: Layout) -> Tensor:
-        total = _summed_to(_split(dg, n, layout), self.value.shape, self.channel)
+        total = summed_to(split(dg, n, layout), self.value.shape, self.channel)
         return total if self.sign == 1.0 else total * self.sign
 
 
@@ -123,7 +104,7 @@ class Multiplied(Use):
     def gradient(self, dg: Tensor, n: int, layout: Layout) -> Tensor:
         other = self.other(self.tensor.detach())
         product = dg * other.expand(dg.shape[1:])
-        return _summed_to(_split(product, n, layout), self.value.shape, self.channel)
+        return summed_to(split(product, n, layout), self.value.shape, self.channel)
 
 
 class MatrixUse(Use):
@@ -164,7 +145,7 @@ class Linear(MatrixUse):
         self.slope_is_second = by_input
 
     def factors(self, dg: Tensor, n: int, layout: Layout, part: slice) -> Factors:
-        left = _split(dg, n, layout)[:, part]
+        left = split(dg, n, layout)[:, part]
         left = left.reshape(*left.shape[:2], 1, -1, dg.shape[-1])
         right = layout.split(self.tensor.detach(), n)[part]
         right = right.reshape(1, len(right), 1, -1, right.shape[-1])
@@ -193,17 +174,17 @@ class Convolution(MatrixUse):
         self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
 
     def factors(self, dg: Tensor, n: int, layout: Layout, part: slice) -> Factors:
-        left = _positions(_split(dg, n, layout)[:, part], self.groups)
+        left = positions(split(dg, n, layout)[:, part], self.groups)
         h = layout.split(self.tensor.detach(), n)[part]
         right = self._patches(h.flatten(0, 1), dg.shape[3:]).unflatten(0, h.shape[:2])
         return Factors(left, right.transpose(1, 2).flatten(2, 3).unsqueeze(0))
 
     def _patches(self, h: Tensor, sides: tuple[int, ...]) -> Tensor:
-        return _patches(h, self.value.shape[2:], sides, self.stride, self.padding, self.dilation, self.groups)
+        return patches(h, self.value.shape[2:], sides, self.stride, self.padding, self.dilation, self.groups)
 
     def sizes(self, shape: torch.Size, n: int) -> tuple[int, int, int, int]:
-        positions = shape[0] // n * prod(shape[2:])
-        return self.groups, positions, self.value.shape[0] // self.groups, prod(self.value.shape[1:])
+        count = shape[0] // n * prod(shape[2:])
+        return self.groups, count, self.value.shape[0] // self.groups, prod(self.value.shape[1:])
 
 
 class TransposedConvolution(Convolution):
@@ -213,14 +194,14 @@ class TransposedConvolution(Convolution):
 
     def factors(self, dg: Tensor, n: int, layout: Layout, part: slice) -> Factors:
         h = layout.split(self.tensor.detach(), n)[part]
-        left = _positions(h.unsqueeze(0), self.groups)
-        slopes = _split(dg, n, layout)[:, part]
+        left = positions(h.unsqueeze(0), self.groups)
+        slopes = split(dg, n, layout)[:, part]
         right = self._patches(slopes.flatten(0, 2), h.shape[3:]).unflatten(0, slopes.shape[:3])
         return Factors(left, right.transpose(2, 3).flatten(3, 4), True)
 
     def sizes(self, shape: torch.Size, n: int) -> tuple[int, int, int, int]:
-        positions = self.tensor.shape[0] // n * prod(self.tensor.shape[2:])
-        return self.groups, positions, self.value.shape[0] // self.groups, prod(self.value.shape[1:])
+        count = self.tensor.shape[0] // n * prod(self.tensor.shape[2:])
+        return self.groups, count, self.value.shape[0] // self.groups, prod(self.value.shape[1:])
 
 
 class Embedding(MatrixUse):
@@ -239,7 +220,7 @@ class Embedding(MatrixUse):
 
     def slopes(self, dg: Tensor, n: int, layout: Layout) -> Tensor:
         """``[heads, n, positions, channels]``."""
-        slopes = _split(dg, n, layout).reshape(len(dg), n, -1, dg.shape[-1])
+        slopes = split(dg, n, layout).reshape(len(dg), n, -1, dg.shape[-1])
         if self.padding is not None:
             slopes = slopes * (self.rows(n, layout) != self.padding).unsqueeze(-1)
         return slopes
@@ -255,57 +236,3 @@ class Embedding(MatrixUse):
 
     def sizes(self, shape: torch.Size, n: int) -> tuple[int, int, int, int]:
         return 1, self.tensor.numel() // n, self.value.shape[0], self.value.shape[1]
-
-
-def _split(dg: Tensor, n: int, layout: Layout) -> Tensor:
-    """``[heads, n, *shape for one example]``."""
-    moved = Layout(layout.axis + 1, layout.inner, layout.minor)
-    return moved.split(dg, n).transpose(0, 1)
-
-
-def _positions(images: Tensor, groups: int) -> Tensor:
-    """``[heads, n, groups, positions, channels]`` from ``[heads, n, inner, channels, *sides]``."""
-    parts = images.flatten(4).unflatten(3, (groups, -1))  # heads n inner groups channels sides
-    return parts.permute(0, 1, 3, 2, 5, 4).flatten(3, 4)
-
-
-def _patches(
-    h: Tensor,
-    kernel: tuple[int, ...],
-    sides: tuple[int, ...],
-    stride: tuple[int, ...],
-    padding: tuple[tuple[int, int], ...],
-    dilation: tuple[int, ...],
-    groups: int,
-) -> Tensor:
-    """``[n, groups, positions, channels * kernel]``: what each position of the result sees of ``h [n, c, *sides]``."""
-    flat = [amount for pair in reversed(padding) for amount in pair]
-    h = F.pad(h, flat) if any(flat) else h
-    axes = len(kernel)
-    steps = h.stride()[2:]
-    shape = (*h.shape[:2], *sides, *kernel)
-    strides = (
-        *h.stride()[:2],
-        *(step * jump for step, jump in zip(steps, stride, strict=True)),
-        *(step * jump for step, jump in zip(steps, dilation, strict=True)),
-    )
-    windows = h.as_strided(shape, strides).unflatten(1, (groups, -1))
-    order = (*range(3), *range(3 + axes, 3 + 2 * axes), *range(3, 3 + axes))
-    return windows.permute(order).flatten(3 + axes).flatten(2, 2 + axes).mT  # rows of the image are copied whole
-
-
-def _summed_to(tensor: Tensor, shape: torch.Size, channel: int | None) -> Tensor:
-    """``[heads, n, *shape]`` from ``[heads, n, *shape for one example]``: the adjoint of broadcasting `shape` to it.
-
-    With `channel` the shape is one axis that stands there in the example.
-    """
-    if channel is not None:
-        axes = [axis for axis in range(2, tensor.ndim) if axis != channel + 2]
-        return tensor.sum(axes) if axes else tensor
-    lead = tensor.ndim - 2 - len(shape)
-    axes = [2 + lead + i for i, size in enumerate(shape) if size == 1 and tensor.shape[2 + lead + i] != 1]
-    if axes:
-        tensor = tensor.sum(axes, keepdim=True)
-    if lead:
-        tensor = tensor.sum(list(range(2, 2 + lead)))
-    return tensor.reshape(*tensor.shape[:2], *shape)

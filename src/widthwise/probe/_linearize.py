@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, jvp, vjp
 
 from widthwise.core import DataError
-from widthwise.probe._modules import measuring, placed, select_parameters
+from widthwise.probe._modules import measuring, placed, refuse_broken, refuse_infinite, select_parameters
 from widthwise.probe._ntk import empirical_ntk
 
 Weights = dict[str, Tensor]
@@ -30,7 +30,7 @@ class Linearized:
 
     def __call__(self, x: Num[Tensor, "n *shape"], delta: Weights) -> Float[Tensor, "n outputs"]:
         """Outputs at theta + delta, from one forward-mode derivative."""
-        x = placed(self.module, x)
+        x = placed(self.module, x, "x")
         with measuring(self.module), torch.no_grad():
             outputs, change, *_ = jvp(lambda weights: self._outputs(weights, x), (self.weights,), (delta,))
         return outputs + change
@@ -41,7 +41,7 @@ class Linearized:
 
     def pull(self, x: Num[Tensor, "n *shape"], vector: Float[Tensor, "n outputs"]) -> Weights:
         """``J(x)^T vector``."""
-        x = placed(self.module, x)
+        x = placed(self.module, x, "x")
         with measuring(self.module), torch.no_grad():
             _, back, *_ = vjp(lambda weights: self._outputs(weights, x), self.weights)
             return back(vector.to(next(iter(self.weights.values()))))[0]
@@ -59,7 +59,7 @@ class Linearized:
         and outputs (arXiv:1902.06720, equation 10).
 
         Raises:
-            DataError: the time is negative, or the targets do not fit the outputs.
+            DataError: the time is negative, the targets do not fit the outputs, or a number is not finite.
         """
         if not time >= 0:
             raise DataError(f"time={time} is no time to train for; give 0 or more.")
@@ -83,7 +83,7 @@ class Linearized:
         """Displacement after gradient descent on ``1/2 sum (f_lin - y)^2``, step by step in weights.
 
         Raises:
-            DataError: the targets do not fit the outputs.
+            DataError: the targets do not fit the outputs, or a number is not finite.
         """
         self._residual(x, targets)
         targets = targets.to(next(iter(self.weights.values())))
@@ -101,6 +101,7 @@ class Linearized:
                 f"targets of shape {list(targets.shape)} do not fit outputs of shape {list(outputs.shape)}; "
                 "give one row per example."
             )
+        refuse_infinite(targets, "targets")
         return outputs - targets.to(outputs)
 
     def _outputs(self, weights: Weights, x: Tensor) -> Tensor:
@@ -115,7 +116,7 @@ def linearize(module: nn.Module, *, parameters: Iterable[str] | None = None) -> 
         parameters: names to expand in; None: all that require a gradient.
 
     Raises:
-        ModelError: a name is unknown, or none is left.
+        ModelError: a name is unknown, none is left, or a weight is not finite.
 
     >>> net = nn.Sequential(nn.Linear(2, 64), nn.Tanh(), nn.Linear(64, 1)).double()
     >>> linear, x = linearize(net), torch.eye(2, dtype=torch.float64)
@@ -123,9 +124,9 @@ def linearize(module: nn.Module, *, parameters: Iterable[str] | None = None) -> 
     >>> torch.allclose(linear(x, delta), torch.ones(2, 1).double(), atol=1e-8)
     True
     """
-    return Linearized(
-        module, {name: weight.detach().clone() for name, weight in select_parameters(module, parameters).items()}
-    )
+    chosen = select_parameters(module, parameters)
+    refuse_broken(chosen)
+    return Linearized(module, {name: weight.detach().clone() for name, weight in chosen.items()})
 
 
 class _restored:

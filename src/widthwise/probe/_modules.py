@@ -9,7 +9,7 @@ from jaxtyping import Float, Num
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from widthwise.core import ModelError, ResourceError, available_bytes, evaluating
+from widthwise.core import DataError, ModelError, ResourceError, available_bytes, evaluating
 
 
 @contextmanager
@@ -22,13 +22,46 @@ def measuring(module: nn.Module) -> Iterator[None]:
         yield
 
 
-def placed(module: nn.Module, x: Tensor) -> Tensor:
-    """`x` on the module's device and, if real, in its floating-point type."""
+def placed(module: nn.Module, x: Tensor, what: str | None = None) -> Tensor:
+    """`x` on the module's device and, if real, in its floating-point type.
+
+    Args:
+        what: the name of `x`, whose values must then be finite.
+
+    Raises:
+        DataError: they are not.
+    """
+    if what is not None:
+        refuse_infinite(x, what)
     first = next(module.parameters(), None)
     if first is None:
         return x
     dtype = first.dtype if x.is_floating_point() and first.is_floating_point() else x.dtype
     return x.to(device=first.device, dtype=dtype)
+
+
+def refuse_infinite(x: Tensor, what: str) -> None:
+    """Raises:
+    DataError: an entry of `x` is not finite; with the index of the first.
+    """
+    if not x.is_floating_point():
+        return
+    finite = torch.isfinite(x)
+    if not bool(finite.all()):
+        place = [int(i) for i in torch.nonzero(~finite)[0]]
+        raise DataError(f"{what} hold {float(x[tuple(place)])} at {place}; remove or mend that example.")
+
+
+def refuse_broken(parameters: dict[str, Tensor]) -> None:
+    """Raises:
+    ModelError: an entry of a parameter is not finite.
+    """
+    for name, tensor in parameters.items():
+        finite = torch.isfinite(tensor)
+        if not bool(finite.all()):
+            place = [int(i) for i in torch.nonzero(~finite)[0]]
+            value = float(tensor[tuple(place)])
+            raise ModelError(f"parameter '{name}' is {value} at {place}; give weights from before training diverged.")
 
 
 def call(module: nn.Module, x: Num[Tensor, "n *shape"]) -> Float[Tensor, "n outputs"]:

@@ -49,12 +49,13 @@ def activation_moments(module: nn.Module, x: Num[Tensor, "n *shape"], *, seed: i
         seed: of the cotangent.
 
     Raises:
+        DataError: an input is not finite.
         ModelError: the module does not take the inputs.
 
     >>> activation_moments(nn.Sequential(nn.Linear(2, 3), nn.ReLU()), torch.randn(5, 2)).kinds
     ('Linear', 'ReLU')
     """
-    x = placed(module, x).detach()
+    x = placed(module, x, "x").detach()
     if x.is_floating_point():
         x = x.clone().requires_grad_()
     record = _Record()

@@ -12,7 +12,7 @@ from widthwise.core import ModelError, OutputError, progress
 from widthwise.probe._examples import ExampleGradients
 from widthwise.probe._layer_contraction_capture import only_these_require_gradients
 from widthwise.probe._layer_contraction_plan import Plan, refuse_coupled_examples, survey
-from widthwise.probe._modules import call, measuring, placed, select_parameters
+from widthwise.probe._modules import call, measuring, placed, refuse_broken, select_parameters
 from widthwise.probe._ntk_jacobian import JacobianTiles, Tile, transposed
 from widthwise.probe._ntk_layers import LayerTiles
 
@@ -61,8 +61,9 @@ def empirical_ntk(
         a tensor on the memory of `out`.
 
     Raises:
+        DataError: an input is not finite.
         ModelError: the module does not take the inputs, couples the examples of a batch, or is in half precision; a
-            name is unknown; ``method="layers"`` and a parameter is used in an unknown way.
+            parameter is not finite; a name is unknown; ``method="layers"`` and a parameter is used in an unknown way.
         OutputError: `out` has another shape, or is not of a floating-point type.
         ResourceError: the gradients of one example do not fit in memory.
 
@@ -75,8 +76,9 @@ def empirical_ntk(
         raise ModelError(f"method={method!r} is no way to compute the kernel; give 'auto', 'layers' or 'jacobian'.")
     chosen = select_parameters(module, parameters)
     refuse_low_precision(chosen)
-    x1 = placed(module, x1)
-    x2 = None if x2 is None else placed(module, x2)
+    refuse_broken(chosen)
+    x1 = placed(module, x1, "x1")
+    x2 = None if x2 is None else placed(module, x2, "x2")
     with measuring(module), torch.no_grad():
         cotangents = heads(call(module, x1[:1]), outputs)
         pair = two_examples(x1, x2)

@@ -13,7 +13,15 @@ from widthwise.core import ModelError, generator
 from widthwise.probe._examples import ExampleGradients
 from widthwise.probe._layer_contraction_capture import only_these_require_gradients
 from widthwise.probe._layer_contraction_plan import refuse_coupled_examples, survey
-from widthwise.probe._modules import call, measuring, placed, rows_that_fit, select_parameters
+from widthwise.probe._modules import (
+    call,
+    measuring,
+    placed,
+    refuse_broken,
+    refuse_infinite,
+    rows_that_fit,
+    select_parameters,
+)
 from widthwise.probe._ntk import Outputs, heads, refuse_low_precision, two_examples
 from widthwise.probe._ntk_jacobian import pieces
 
@@ -46,6 +54,7 @@ def ntk_vector_product(
         ``[n1, outputs]`` or ``[n1]``.
 
     Raises:
+        DataError: as in `empirical_ntk`.
         ModelError: as in `empirical_ntk`, or `v` has another shape.
 
     >>> linear = nn.Linear(3, 2, bias=False)
@@ -57,6 +66,7 @@ def ntk_vector_product(
     expected = (len(products.x2), products.width) if outputs == "full" else (len(products.x2),)
     if tuple(v.shape) != expected:
         raise ModelError(f"v has shape {tuple(v.shape)} and outputs={outputs!r} takes {expected}; give that shape.")
+    refuse_infinite(v, "v")
     return products(v.to(products.cotangents))
 
 
@@ -81,6 +91,7 @@ def ntk_largest_eigenvalue(
         seed: of the starting vector.
 
     Raises:
+        DataError: as in `empirical_ntk`.
         ModelError: as in `empirical_ntk`.
 
     >>> linear = nn.Linear(2, 1, bias=False)
@@ -118,6 +129,7 @@ def ntk_trace(
         chunk: examples at once; None: what fits in a quarter of the free memory, at most 64.
 
     Raises:
+        DataError: as in `empirical_ntk`.
         ModelError: as in `empirical_ntk`.
         ResourceError: the gradients of one example do not fit in memory.
 
@@ -127,7 +139,8 @@ def ntk_trace(
     """
     chosen = select_parameters(module, parameters)
     refuse_low_precision(chosen)
-    x = placed(module, x)
+    refuse_broken(chosen)
+    x = placed(module, x, "x")
     with measuring(module), torch.no_grad(), only_these_require_gradients(module, chosen):
         cotangents = heads(call(module, x[:1]), outputs)
         pair = two_examples(x, None)
@@ -167,8 +180,9 @@ class _Products:
         self.module, self.chunk, self.full = module, chunk, outputs == "full"
         self.parameters = select_parameters(module, parameters)
         refuse_low_precision(self.parameters)
-        self.x1 = placed(module, x1)
-        self.x2 = self.x1 if x2 is None else placed(module, x2)
+        refuse_broken(self.parameters)
+        self.x1 = placed(module, x1, "x1")
+        self.x2 = self.x1 if x2 is None else placed(module, x2, "x2")
         with measuring(module), torch.no_grad():
             example = call(module, self.x1[:1])
             pair = two_examples(self.x1, self.x2)

@@ -1,6 +1,5 @@
 """Training in time: networks near their linearisation, in closed form."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Any
@@ -10,12 +9,11 @@ from jaxtyping import Float
 
 from widthwise.core import DataError
 from widthwise.theory._arrays import as_array, check_inputs
+from widthwise.theory._dynamics_checks import Times, checked_kernel, checked_outputs, checked_times, precision_of
 from widthwise.theory._dynamics_filters import Descent, Filter, Flow, check_rate, convergence
 from widthwise.theory._dynamics_modes import EigenModes, LanczosModes, Modes
 from widthwise.theory._dynamics_values import Ensemble, Trajectory, columns
 from widthwise.theory._losses_in_time import Loss, evolve, simulate
-
-Times = float | int | Sequence | np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +62,7 @@ class KernelDynamics:
         convention: str = "sum",
         cutoff: float = 1e-13,
         lanczos: int | None = None,
+        jitter: float | int = 0.0,
     ) -> "KernelDynamics":
         """Decompose the tangent kernel once.
 
@@ -76,17 +75,23 @@ class KernelDynamics:
             convention: ``"sum"``, ``"mean"`` or ``"mse"``.
             cutoff: eigenvalues below this share of the largest count as zero: nothing is learned there at t = inf.
             lanczos: products with `gram` per output to spend instead of an eigendecomposition; for large n.
+            jitter: added to the diagonal of `gram`; nothing is ever added that is not given here.
 
         Raises:
-            DataError: shapes do not match, a value is not finite, or the matrix is not symmetric.
+            DataError: shapes do not match, a value is not finite, the matrix is not symmetric, or it has an eigenvalue
+                below zero by more than rounding in its type explains (``100 sqrt(n) eps`` of the largest).
         """
         if convention not in ("sum", "mean", "mse"):
             raise DataError(f"convention={convention!r} is no loss; give 'sum', 'mean' or 'mse'.")
+        if not 0 <= jitter < inf:
+            raise DataError(f"jitter={jitter} is no number to add to the diagonal; give 0 or more.")
+        eps = precision_of(gram)
         if lanczos is None:
             gram, targets, *_ = check_inputs(gram, targets, None, None)
+            gram = gram + float(jitter) * np.eye(len(gram)) if jitter else gram
         else:
             targets = columns(targets)
-        initial = _outputs(initial, targets.shape, "initial")
+        initial = checked_outputs(initial, targets.shape, "initial")
         if test_gram is not None:
             test_gram = as_array(test_gram)
             if test_gram.ndim != 2 or test_gram.shape[1] != len(targets) or not np.isfinite(test_gram).all():
@@ -94,12 +99,13 @@ class KernelDynamics:
                     f"the test-train kernel has shape {list(test_gram.shape)}; "
                     f"give rows of {len(targets)} finite values."
                 )
-            test_initial = _outputs(test_initial, (len(test_gram), targets.shape[1]), "test_initial")
+            test_initial = checked_outputs(test_initial, (len(test_gram), targets.shape[1]), "test_initial")
         modes: Modes
         if lanczos is None:
-            modes = EigenModes.of(gram, targets - initial, cutoff)
+            modes = EigenModes.of(gram, targets - initial, cutoff, eps)
         else:
-            modes = LanczosModes.of(lambda vector: gram @ vector, targets - initial, lanczos, cutoff)
+            multiply = lambda vector: gram @ vector + float(jitter) * vector  # noqa: E731
+            modes = LanczosModes.of(multiply, targets - initial, lanczos, cutoff, eps)
         dense = gram if isinstance(gram, np.ndarray) else None
         return cls(dense, targets, initial, test_gram, test_initial, convention, modes)
 
@@ -110,7 +116,7 @@ class KernelDynamics:
             DataError: a time is negative, or the rate not positive.
         """
         check_rate(rate)
-        return self._trajectory(Flow(rate * self.factor), _times(times), "time")
+        return self._trajectory(Flow(rate * self.factor), checked_times(times), "time")
 
     def descent(self, steps: Times, rate: float | int, momentum: float | int = 0.0) -> Trajectory:
         """Gradient descent on squared error after `steps` (whole numbers, or infinity), with heavy-ball momentum.
@@ -121,7 +127,7 @@ class KernelDynamics:
             DataError: a number of steps is negative, the rate not positive, or the momentum not in [0, 1).
         """
         check_rate(rate, momentum)
-        return self._trajectory(Descent(rate * self.factor, float(momentum)), _times(steps, whole=True), "step")
+        return self._trajectory(Descent(rate * self.factor, float(momentum)), checked_times(steps, whole=True), "step")
 
     def ensemble(
         self,
@@ -150,15 +156,15 @@ class KernelDynamics:
         if not isinstance(self.modes, EigenModes):
             raise DataError("the ensemble's covariance needs all eigenvectors; make the dynamics without lanczos=.")
         filter_ = Flow(rate * self.factor) if momentum is None else Descent(rate * self.factor, float(momentum))
-        times = _times(times, whole=momentum is not None)
+        times = checked_times(times, whole=momentum is not None)
         clock = "time" if momentum is None else "step"
-        nngp = _kernel(nngp, (len(self.targets),) * 2, "nngp")
+        nngp = checked_kernel(nngp, (len(self.targets),) * 2, "nngp")
         if self.test_gram is None:
             left = self.modes.matrices(lambda values: filter_.left(values, times))
             return Ensemble(clock, times, self.targets - left @ self.targets, left @ nngp @ left.transpose(0, 2, 1))
         m, n = self.test_gram.shape
-        prior = _kernel(test_nngp, (m, m), "test_nngp")
-        cross = _kernel(test_train_nngp, (m, n), "test_train_nngp")
+        prior = checked_kernel(test_nngp, (m, m), "test_nngp")
+        cross = checked_kernel(test_train_nngp, (m, n), "test_train_nngp")
         maps = self.test_gram @ self.modes.matrices(lambda values: filter_.learned(values, times))
         turned = maps.transpose(0, 2, 1)
         mixed = maps @ cross.T
@@ -180,8 +186,8 @@ class KernelDynamics:
         """
         check_rate(rate)
         parts = self._dense(), self.targets, self.initial, loss, self.example_factor
-        amounts = evolve(*parts, _times(times, finite=True), float(rate), tolerance)
-        return self._from_amounts(amounts, _times(times), "time")
+        amounts = evolve(*parts, checked_times(times, finite=True), float(rate), tolerance)
+        return self._from_amounts(amounts, checked_times(times), "time")
 
     def simulate(
         self,
@@ -206,7 +212,7 @@ class KernelDynamics:
         """
         check_rate(rate, momentum)
         parts = self._dense(), self.targets, self.initial, loss, self.example_factor
-        at = _times(steps, whole=True, finite=True)
+        at = checked_times(steps, whole=True, finite=True)
         amounts = simulate(*parts, at.astype(int), float(rate), float(momentum), batch_size, seed)
         return self._from_amounts(amounts, at, "step")
 
@@ -233,7 +239,7 @@ class KernelDynamics:
         """
         check_rate(rate)
         with np.errstate(divide="ignore"):
-            return 1 / (rate * self.factor * _times(times))
+            return 1 / (rate * self.factor * checked_times(times))
 
     @property
     def factor(self) -> float:
@@ -254,9 +260,9 @@ class KernelDynamics:
         """
         if not isinstance(self.modes, EigenModes):
             raise DataError("a Lanczos decomposition holds for one start; make new dynamics for another.")
-        initial = _outputs(initial, self.targets.shape, "initial")
+        initial = checked_outputs(initial, self.targets.shape, "initial")
         if self.test_gram is not None:
-            test_initial = _outputs(test_initial, (len(self.test_gram), self.targets.shape[1]), "test_initial")
+            test_initial = checked_outputs(test_initial, (len(self.test_gram), self.targets.shape[1]), "test_initial")
         modes = replace(self.modes, columns=self.targets - initial)
         return replace(self, initial=initial, test_initial=test_initial, modes=modes)
 
@@ -277,33 +283,3 @@ class KernelDynamics:
         if self.gram is None:
             raise DataError("other losses need the Gram matrix itself; give it as an array.")
         return self.gram
-
-
-def _outputs(values: Any, shape: tuple[int, ...], name: str) -> np.ndarray:
-    if values is None:
-        return np.zeros(shape)
-    array = columns(values)
-    if array.shape != shape or not np.isfinite(array).all():
-        raise DataError(f"{name} has shape {list(array.shape)}; give finite outputs of shape {list(shape)}.")
-    return array
-
-
-def _kernel(values: Any, shape: tuple[int, int], name: str) -> np.ndarray:
-    if values is None:
-        raise DataError(f"{name} is missing; the covariance over initialisations needs the NNGP kernel {list(shape)}.")
-    array = as_array(values)
-    if array.shape != shape or not np.isfinite(array).all():
-        raise DataError(f"{name} has shape {list(array.shape)}; give a finite matrix of shape {list(shape)}.")
-    return array
-
-
-def _times(times: Times, *, whole: bool = False, finite: bool = False) -> Float[np.ndarray, "times"]:
-    array = np.atleast_1d(np.asarray(times, dtype=float)).ravel()
-    bad = ~(array >= 0) | (finite & ~np.isfinite(array))
-    if whole:
-        bad |= np.isfinite(array) & (array != np.round(array))
-    if bad.any():
-        kind = "whole numbers of steps" if whole else "times"
-        limit = ", finite" if finite else ""
-        raise DataError(f"{array[bad][0]:g} is no time to predict for; give {kind} of 0 or more{limit}.")
-    return array

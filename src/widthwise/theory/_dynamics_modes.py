@@ -13,6 +13,23 @@ Factors = Callable[[np.ndarray], np.ndarray]
 """From eigenvalues ``[modes]`` to factors ``[times, modes]``."""
 
 
+_DOUBLE = float(np.finfo(np.float64).eps)
+
+
+def refuse_negative(values: Float[np.ndarray, "modes"], n: int, eps: float) -> None:
+    """Refuse eigenvalues, in ascending order, that no kernel matrix of `n` samples has.
+
+    Raises:
+        DataError: one is below zero by more than ``100 sqrt(n) eps`` of the largest magnitude.
+    """
+    smallest, largest = float(values[0]), float(np.abs(values).max())
+    if smallest < -100 * n**0.5 * eps * largest:
+        raise DataError(
+            f"the Gram matrix has eigenvalue {smallest:.3g} (the largest is {values[-1]:.3g}), so it is no kernel of "
+            f"samples and training on it would diverge; give jitter={-1.1 * smallest:.2g} or more, or mend the kernel."
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class EigenModes:
     """One eigendecomposition, used for every time.
@@ -28,9 +45,20 @@ class EigenModes:
     columns: Float[np.ndarray, "n k"]
 
     @classmethod
-    def of(cls, gram: Float[np.ndarray, "n n"], columns: Float[np.ndarray, "n k"], cutoff: float) -> "EigenModes":
-        """Decompose; eigenvalues below `cutoff` times the largest count as zero."""
+    def of(
+        cls,
+        gram: Float[np.ndarray, "n n"],
+        columns: Float[np.ndarray, "n k"],
+        cutoff: float,
+        eps: float = _DOUBLE,
+    ) -> "EigenModes":
+        """Decompose; eigenvalues below `cutoff` times the largest count as zero; `eps` is the matrix's rounding unit.
+
+        Raises:
+            DataError: an eigenvalue is negative beyond rounding.
+        """
         values, vectors = np.linalg.eigh(gram)
+        refuse_negative(values, len(gram), eps)
         values = np.where(values > cutoff * max(float(values[-1]), 0.0), values, 0.0)
         return cls(values, vectors, columns)
 
@@ -68,14 +96,24 @@ class LanczosModes:
 
     @classmethod
     def of(
-        cls, multiply: Multiply, columns: Float[np.ndarray, "n k"], iterations: int, cutoff: float
+        cls,
+        multiply: Multiply,
+        columns: Float[np.ndarray, "n k"],
+        iterations: int,
+        cutoff: float,
+        eps: float = _DOUBLE,
     ) -> "LanczosModes":
-        """Build the spaces with `iterations` products per column, each orthogonalised against all before it."""
+        """Build the spaces with `iterations` products per column, each orthogonalised against all before it.
+
+        Raises:
+            DataError: a Ritz value, and so an eigenvalue, is negative beyond rounding.
+        """
         values, parts = [], []
         for column in columns.T:
             basis, diagonal, beside = lanczos(multiply, column, iterations)
             small = np.diag(diagonal) + np.diag(beside, 1) + np.diag(beside, -1)
             found, vectors = np.linalg.eigh(small)
+            refuse_negative(found, len(column), eps)
             values.append(np.where(found > cutoff * max(float(found[-1]), 0.0), found, 0.0))
             parts.append((basis @ vectors, vectors[0] * np.linalg.norm(column)))
         return cls(tuple(values), tuple(parts))
