@@ -1,81 +1,33 @@
 """`coordinate_check`: do activations, updates and attention scores keep their size as the width grows?"""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from widthwise.core import Axis, DataError, Figure, Line, ModelError, Value, progress, seeded
+from widthwise.core import ModelError, progress, seeded
 from widthwise.program import Program, trace
-from widthwise.scaling._diagnosis import LayerVerdict, Observation, Status, allowed, verdicts
+from widthwise.scaling._coordinate_result import CoordinateCheck, Kind, result_of
 from widthwise.scaling._families import family_of
 from widthwise.scaling._multipliers import without_multipliers
-from widthwise.scaling._observe import Recorder, Sizes, alignments, rms, score_scales, score_tensors, weight_sizes
+from widthwise.scaling._observe import (
+    Recorder,
+    Sizes,
+    alignments,
+    rms,
+    score_scales,
+    score_tensors,
+    update_ranks,
+    weight_sizes,
+)
 from widthwise.scaling._parametrize import parametrize_traced
-from widthwise.scaling._runs import Batch, Data, Loss, batch_loss, batch_of, call, make_optimizers
+from widthwise.scaling._runs import Batch, Data, Loss, at_least_three, batch_loss, batch_of, call, make_optimizers
 from widthwise.scaling._schemes import AbcByRole
-from widthwise.scaling._slopes import fit_slope
 
 Build = Callable[[int], nn.Module]
 Groups = Callable[[nn.Module], Iterable[dict[str, Any]]]
-
-
-@dataclass(frozen=True)
-class CoordinateCheck(Value):
-    """Exponents of width of everything that was watched, and what they say.
-
-    Attributes:
-        widths: that were built.
-        steps, seeds: optimiser steps, and networks per width.
-        observations: one per observable and place.
-        verdicts: the broken rules; none where all hold.
-        values: sizes by observable and place, ``[seeds, widths]``.
-    """
-
-    widths: tuple[int, ...]
-    steps: int
-    seeds: int
-    observations: tuple[Observation, ...]
-    verdicts: tuple[LayerVerdict, ...]
-    values: dict[tuple[str, str], np.ndarray] = field(repr=False, metadata={"plain": False})
-
-    @property
-    def passed(self) -> bool:
-        """Whether every watched exponent may be what it has to be."""
-        return all(seen.status == "holds" for seen in self.observations) and not self.verdicts
-
-    def of(self, observable: str) -> dict[str, Observation]:
-        """The observations of one kind by place."""
-        return {seen.place: seen for seen in self.observations if seen.observable == observable}
-
-    def __str__(self) -> str:
-        rows = [f"{'observable':<14} {'place':<44} {'exponent':>9}  95 % interval    verdict"]
-        for seen in self.observations:
-            shown = f"{'-':>9}" + " " * 18
-            if seen.slope is not None:
-                interval = f"[{seen.slope.low:+.2f}, {seen.slope.high:+.2f}]"
-                shown = f"{seen.slope.value:>+9.3f}  {interval:<16}"
-            rows.append(f"{seen.observable:<14} {seen.place:<44} {shown} {seen.status}")
-        rows += [("consequence: " if v.consequence else "BROKEN: ") + f"{v.rule}: {v.sentence}" for v in self.verdicts]
-        rows.append("every exponent holds" if self.passed else f"{len(self.verdicts)} broken rules")
-        return "\n".join(rows)
-
-    def figure(self, observable: str = "change") -> Figure:
-        """Sizes against width, one line per place."""
-        lines = []
-        for slot, (_, place) in enumerate(key for key in self.values if key[0] == observable):
-            mean = self.values[observable, place].mean(0)
-            lines.append(Line(place or "output", self.widths, tuple(map(float, mean)), slot, markers=True))
-        return Figure(
-            f"Coordinate check: {observable} after {self.steps} steps",
-            Axis("width", "log"),
-            Axis("root mean square" if "change" in observable else "size", "log"),
-            tuple(lines),
-            "Level lines hold at every width; rising or falling ones break a rule.",
-        )
 
 
 def coordinate_check(
@@ -113,7 +65,7 @@ def coordinate_check(
 
     Raises:
         DataError: fewer than three widths.
-        ModelError: the widths change no weight, or change the depth too.
+        ModelError: the widths change no weight or change the depth too, or nothing requires gradients.
 
     Source: arXiv:2203.03466, appendix D.1 (coordinate check); arXiv:2310.17813 (natural norms).
 
@@ -127,8 +79,7 @@ def coordinate_check(
     True
     """
     widths = tuple(sorted(set(widths)))
-    if len(widths) < 3:
-        raise DataError(f"{len(widths)} widths are too few for an exponent; give at least three.")
+    at_least_three("width", len(widths), "for an exponent")
     batch = batch_of(data, batch_size, seed)
     check_factory(build, widths)
     programs = {width: traced(build(width), batch, build(_another(width, widths))) for width in widths}
@@ -151,7 +102,8 @@ def coordinate_check(
                 run = _Run(module, program, batch, list(prepared(module, program)), optimizer, loss)
                 collected[-1].append(run.sizes(steps))
                 advance(1)
-    return _result(widths, steps, seeds, collected, programs[widths[0]], tolerance, family_of(optimizer) == "gradient")
+    kind = Kind(programs[widths[0]], tolerance, family_of(optimizer) == "gradient", run.bounded_rank())
+    return result_of(widths, steps, seeds, collected, kind)
 
 
 def _another(width: int, widths: Sequence[int]) -> int:
@@ -168,6 +120,8 @@ def check_factory(build: Build, widths: Sequence[int]) -> None:
     if first.keys() != last.keys():
         name = sorted(first.keys() ^ last.keys())[0]
         raise ModelError(f"parameter {name} exists at some widths only; the width may not change the depth.")
+    if not any(value.requires_grad for value in first.values()):
+        raise ModelError("no parameter of the module requires gradients, so that there is nothing to train.")
     if all(first[name].shape == last[name].shape for name in first):
         raise ModelError(f"widths {widths[0]} and {widths[-1]} give weights of equal shapes; build(width) must use it.")
 
@@ -214,11 +168,18 @@ class _Run:
             if step == 0:
                 updates = {w.name: w.value.detach() - before[w.name] for w in self.program.weights}
                 found |= weight_sizes(self.module, self.program, updates, "update")
+                found |= update_ranks(self.program, updates)
                 found |= alignments(self.program, inputs, updates)
         end, _ = self._look()
         for kind, name in (("outputs", "change"), ("scores", "score change")):
             found |= {(name, path): rms(end[kind][path] - value) for path, value in start[kind].items()}
         return found
+
+    def bounded_rank(self) -> frozenset[str]:
+        """Weights whose update has a rank that examples and positions bound: all but the orthogonalised ones."""
+        names = {id(weight.value): weight.name for weight in self.program.weights}
+        kept = [g for g in self.groups if family_of(g.get("optimizer", self.optimizer)) != "orthogonal"]
+        return frozenset(names[id(value)] for group in kept for value in group["params"] if id(value) in names)
 
     def _look(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor]]:
         recorder = Recorder(self.module)
@@ -228,34 +189,3 @@ class _Run:
             "outputs": recorder.outputs,
             "scores": score_tensors(self.module, self.program, recorder.outputs),
         }, recorder.inputs
-
-
-def _result(
-    widths: tuple[int, ...], steps: int, seeds: int, collected: list[list[Sizes]], program: Program, tolerance: float,
-    gradient: bool,
-) -> CoordinateCheck:  # fmt: skip
-    keys = [key for key in collected[0][0] if all(key in sizes for row in collected for sizes in row)]
-    values = {key: np.array([[sizes[key] for sizes in row] for row in collected]) for key in keys}
-    readouts = _readout_paths(program)
-    found: dict[tuple[str, str], Observation] = {}
-    for (observable, place), table in values.items():
-        slope = fit_slope(np.array(widths, dtype=float), table)
-        low, high = allowed(observable, place, program, readouts, tolerance)
-        status: Status
-        if slope is None:
-            status = "diverged" if not np.isfinite(table).all() else "holds"
-        else:
-            inside = slope.within(low, high)
-            status = "holds" if inside else "uncertain" if inside is None else "broken"
-        if slope is not None or status == "diverged":
-            found[observable, place] = Observation(observable, place, slope, status)
-    return CoordinateCheck(widths, steps, seeds, tuple(found.values()), verdicts(found, program, gradient), values)
-
-
-def _readout_paths(program: Program) -> frozenset[str]:
-    """Modules whose output has no growing axis: those of readouts and tied tables."""
-    paths = {node.module_path for node in program.nodes if node.name == program.output}
-    for weight in program.weights:
-        if weight.role.value == "output":
-            paths |= {user.module_path for user in program.users(weight.name)}
-    return frozenset(paths)

@@ -8,7 +8,7 @@ from widthwise.core import Value
 from widthwise.program import Program, Role, Weight
 from widthwise.scaling._slopes import Slope
 
-Status = Literal["holds", "broken", "uncertain", "diverged"]
+Status = Literal["holds", "broken", "uncertain", "too narrow", "diverged"]
 BrokenRule = Literal[
     "init", "readout init", "bias init", "learning rate", "embedding learning rate", "readout learning rate",
     "bias learning rate", "attention scale", "tied readout",
@@ -25,7 +25,8 @@ class Observation(Value):
             ``"tied weight"`` and ``"tied update"`` of tables as readouts, ``"alignment"``.
         place: module path, or name of the weight.
         slope: None where it vanishes or diverged.
-        status: against what features that learn at every width need.
+        status: against what features that learn at every width need. ``"too narrow"``: an update whose norm falls with
+            the width only as far as its stable rank still grows, which it cannot do for ever; wider networks decide.
     """
 
     observable: str

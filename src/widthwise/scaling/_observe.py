@@ -95,6 +95,21 @@ def initial_size(weight: Weight, value: Tensor) -> float:
     return float(flat.norm()) / min(flat.shape) ** 0.5 * (weight.fan_in / weight.fan_out) ** 0.5
 
 
+def stable_rank(weight: Weight, value: Tensor) -> float | None:
+    """Squared Frobenius norm over squared spectral norm of the matrix that `natural_size` takes; None for vectors."""
+    if weight.role in (Role.VECTOR, Role.EMBEDDING) or value.dim() < 2:
+        return None
+    matrix = value if value.dim() != 3 or weight.module_type.startswith("Conv") else value[0]
+    norm = spectral_norm(matrix)
+    return float(matrix.detach().float().norm() / norm) ** 2 if norm > 0 else None
+
+
+def update_ranks(program: Program, updates: dict[str, Tensor]) -> Sizes:
+    """Stable ranks of the updates of matrices."""
+    ranks = {w.name: stable_rank(w, updates[w.name]) for w in program.weights if w.role is not Role.FINITE}
+    return {("rank", name): rank for name, rank in ranks.items() if rank is not None}
+
+
 def multiplier_at(module: nn.Module, path: str) -> float:
     """The input multiplier that stands at a submodule."""
     hooks = module.get_submodule(path)._forward_pre_hooks.values()

@@ -48,7 +48,9 @@ def vertex(octaves: Row, losses: Row) -> float:
 
 
 def optimum(octaves: Row, losses: Float[np.ndarray, "seeds lrs"], seed: int = 0, resamples: int = 200) -> Optimum:
-    """The best learning rate of curves of several seeds."""
+    """The best learning rate of curves of several seeds; NaN where none was run."""
+    run = ~np.isnan(losses.mean(0))
+    octaves, losses = octaves[run], losses[:, run]
     mean = losses.mean(0)
     rng = np.random.default_rng(seed)
     draws = [vertex(octaves, losses[rng.integers(len(losses), size=len(losses))].mean(0)) for _ in range(resamples)]
@@ -68,12 +70,14 @@ class Drift(Value):
         per_doubling: octaves of learning rate per doubling of the width.
         low, high: its 95 % interval.
         total: octaves from the smallest to the largest width.
+        half_width: half of the 95 % interval of `total`.
     """
 
     per_doubling: float
     low: float
     high: float
     total: float
+    half_width: float
 
 
 def fit_drift(widths: Float[np.ndarray, "w"], optima: list[Optimum]) -> Drift:
@@ -87,4 +91,5 @@ def fit_drift(widths: Float[np.ndarray, "w"], optima: list[Optimum]) -> Drift:
     residual = y - (weights @ y) / weights.sum() - slope * centred
     excess = max(1.0, float(weights @ residual**2) / max(1, len(x) - 2))
     half = 1.96 * (excess / spread) ** 0.5
-    return Drift(slope, slope - half, slope + half, slope * float(x.max() - x.min()))
+    span = float(x.max() - x.min())
+    return Drift(slope, slope - half, slope + half, slope * span, half * span)

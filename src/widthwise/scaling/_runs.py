@@ -51,11 +51,22 @@ def make_optimizers(groups: Iterable[dict[str, Any]], optimizer: str) -> list[to
     return [_TORCH[name](members) for name, members in by_name.items()]
 
 
+def at_least_three(thing: str, count: int, purpose: str) -> None:
+    """Refuse fewer than three widths or learning rates.
+
+    Raises:
+        DataError: there are fewer.
+    """
+    if count < 3:
+        shown = f"1 {thing} is" if count == 1 else f"{count} {thing}s are"
+        raise DataError(f"{shown} too few {purpose}; give at least three.")
+
+
 def batch_of(data: Data, size: int | None = None, seed: int = 0) -> Batch:
     """One batch of the data, the first `size` examples of a seeded order (all of them where None).
 
     Raises:
-        DataError: the data are empty or of no known form.
+        DataError: the data are empty, of no known form, or inputs and targets differ in number.
     """
     if isinstance(data, dict):
         if not data or any(not isinstance(value, Tensor) for value in data.values()):
@@ -64,10 +75,19 @@ def batch_of(data: Data, size: int | None = None, seed: int = 0) -> Batch:
     inputs, targets = (data.inputs, data.targets) if isinstance(data, DataSet) else data
     if not isinstance(targets, Tensor) or targets.shape[0] == 0:
         raise DataError("the data hold no examples; give a DataSet, (inputs, targets) or a dict of keyword arguments.")
+    counts = [value.shape[0] for value in _parts(inputs) if value.dim()]
+    if counts and targets.shape[0] not in counts:
+        raise DataError(f"there are {counts[0]} inputs but {targets.shape[0]} targets; give one target for each input.")
     if not isinstance(inputs, Tensor) or size is None or size >= targets.shape[0]:
         return inputs, targets
     order = torch.randperm(targets.shape[0], generator=torch.Generator().manual_seed(seed))[:size]
     return inputs[order], targets[order]
+
+
+def _parts(inputs: Any) -> list[Tensor]:
+    """The tensors that a module is called with."""
+    values = inputs.values() if isinstance(inputs, dict) else inputs if isinstance(inputs, (tuple, list)) else [inputs]
+    return [value for value in values if isinstance(value, Tensor)]
 
 
 def call(module: nn.Module, inputs: Any) -> Any:

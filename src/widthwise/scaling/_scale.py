@@ -11,16 +11,16 @@ import numpy as np
 from widthwise.core import DataError, Figure, ModelError, Value, check_writable, to_plain, write_text
 from widthwise.scaling._coordinate_check import (
     Build,
-    CoordinateCheck,
     check_factory,
     coordinate_check,
     traced,
 )
+from widthwise.scaling._coordinate_result import CoordinateCheck
 from widthwise.scaling._families import family_of
 from widthwise.scaling._ledger import Ledger, setting_key
 from widthwise.scaling._parametrize import parametrize_traced
 from widthwise.scaling._plan import ScalingPlan
-from widthwise.scaling._runs import Data, Loss, batch_of
+from widthwise.scaling._runs import Data, Loss, at_least_three, batch_of
 from widthwise.scaling._schemes import AbcByRole, rule_of
 from widthwise.scaling._transfer_check import TransferCheck, transfer_check
 
@@ -181,8 +181,7 @@ def scale(
     rule_of(scheme)
     family = family_of(optimizer)
     widths = tuple(sorted(set(widths)))
-    if len(widths) < 3:
-        raise DataError(f"{len(widths)} widths are too few to see a trend; give at least three.")
+    at_least_three("width", len(widths), "to see a trend")
     if widths[0] < 1:
         raise DataError(f"width {widths[0]} is no width of a network; give at least 1.")
     target = widths[-1] if target_width is None else target_width
@@ -284,6 +283,7 @@ def _warnings(
     uncertain = sum(seen.status == "uncertain" for seen in coordinates.observations)
     if uncertain:
         found.append(f"{uncertain} exponents are uncertain at these widths; more check_seeds or widths decide them.")
+    found += coordinates.notes
     if scheme in ("standard", "ntk"):
         found.append(f"the {scheme} parametrisation does not carry hyperparameters over widths; use spectral or mup.")
     return tuple(found)

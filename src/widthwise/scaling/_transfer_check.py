@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from widthwise.scaling._coordinate_check import Build, check_factory, rebound, t
 from widthwise.scaling._ledger import Ledger
 from widthwise.scaling._optimum import Drift, Optimum, fit_drift, optimum
 from widthwise.scaling._parametrize import parametrize_traced
-from widthwise.scaling._runs import Batch, Data, Loss, batch_loss, batch_of, make_optimizers
+from widthwise.scaling._runs import Batch, Data, Loss, at_least_three, batch_loss, batch_of, make_optimizers
 from widthwise.scaling._schemes import AbcByRole
 
 GroupsAtRate = Callable[[nn.Module, float], Iterable[dict[str, Any]]]
@@ -27,7 +28,8 @@ class TransferCheck(Value):
 
     Attributes:
         widths, lrs: the grid.
-        losses: final training loss ``[widths, seeds, lrs]``; infinite where a run diverged (kept, not dropped).
+        losses: final training loss ``[widths, seeds, lrs]``; infinite where a run diverged (kept, not dropped), NaN
+            where none was run (see `around`).
         optima: the best learning rate at each width.
         drift: of the best learning rate.
         wider_is_better: whether the lowest loss never rises with the width by more than two standard errors.
@@ -52,15 +54,22 @@ class TransferCheck(Value):
         """Number of runs that diverged."""
         return int(np.isinf(self.losses).sum())
 
+    @property
+    def runs(self) -> int:
+        """Number of runs."""
+        return int((~np.isnan(self.losses)).sum())
+
     def __str__(self) -> str:
         rows = [f"{'width':>6}  {'best lr':>10}  {'± octaves':>9}  {'loss':>8}"]
         for width, found in zip(self.widths, self.optima, strict=True):
             edge = "  at the edge of the grid" if found.at_edge else ""
             rows.append(f"{width:>6}  {2**found.octaves:>10.4g}  {found.stderr:>9.2f}  {found.loss:>8.4f}{edge}")
         drift = self.drift
+        if self.diverged:
+            rows.append(f"{self.diverged} of {self.runs} runs diverged; they count as infinite losses.")
         rows.append(
             f"the best learning rate drifts by {drift.per_doubling:+.2f} octaves per doubling "
-            f"[{drift.low:+.2f}, {drift.high:+.2f}], {drift.total:+.2f} in all; {self.diverged} runs diverged"
+            f"[{drift.low:+.2f}, {drift.high:+.2f}], {drift.total:+.2f} ± {drift.half_width:.2f} in all"
         )
         rows.append("wider is better" if self.wider_is_better else "wider is not better everywhere")
         return "\n".join(rows)
@@ -100,6 +109,7 @@ def transfer_check(
     loss: Loss | None = None,
     schedule: Schedule | None = None,
     tolerance: float = 0.5,
+    around: int | None = None,
     seed: int = 0,
     ledger: Ledger | None = None,
     show_progress: bool = False,
@@ -117,6 +127,8 @@ def transfer_check(
         steps: of each run; batches of `batch_size` are drawn alike in all runs of a seed.
         schedule: makes a learning-rate scheduler from an optimiser; it has to keep the groups' ratios.
         tolerance: octaves of drift over the whole range that still count as transfer.
+        around: run at each width only what it takes to have this many learning rates on either side of the lowest
+            loss, beginning with the best one of the width before; None: the whole grid.
         ledger: where finished runs are kept, so that they are not run again.
 
     Raises:
@@ -136,49 +148,70 @@ def transfer_check(
     3
     """
     widths, lrs = tuple(sorted(set(widths))), tuple(sorted(set(lrs)))
-    for name, values in (("widths", widths), ("learning rates", lrs)):
-        if len(values) < 3:
-            raise DataError(f"{len(values)} {name} are too few; give at least three.")
+    at_least_three("width", len(widths), "to see a drift")
+    at_least_three("learning rate", len(lrs), "to see where the loss is lowest")
     check_factory(build, widths)
     example = batch_of(data, 2, seed)
     ends = widths[0], widths[-1]
     programs = {w: traced(build(w), example, build(ends[w == ends[0]])) for w in {*widths, base_width or widths[0]}}
     base = programs[base_width or widths[0]]
-    losses = np.full((len(widths), seeds, len(lrs)), np.inf)
-    with progress("transfer check", losses.size, show=show_progress) as advance:
-        for index in np.ndindex(losses.shape):
-            width, number, lr = widths[index[0]], index[1], lrs[index[2]]
-            known = ledger.get(width, number, lr) if ledger is not None else None
-            if known is not None:
-                losses[index] = known
-                advance(1)
-                continue
-            with seeded(seed, "transfer check", width, number):
-                module = build(width)
-            if groups is not None:
-                own: Iterable[dict[str, Any]] = groups(module, lr)
-            else:
-                program = rebound(programs[width], module)
-                own = parametrize_traced(module, program, base, scheme=scheme, lr=lr, optimizer=optimizer, **settings)
-            batches = _batches(data, batch_size, derived_seed(seed, "transfer batches", number))
-            losses[index] = _final_loss(module, list(own), optimizer, batches, steps, loss, schedule)
-            if ledger is not None:
-                ledger.put(width, number, lr, float(losses[index]))
-            advance(1)
-    _check_alive(widths, lrs, losses)
+
+    def run(width: int, number: int, lr: float) -> float:
+        known = ledger.get(width, number, lr) if ledger is not None else None
+        if known is not None:
+            return known
+        with seeded(seed, "transfer check", width, number):
+            module = build(width)
+        if groups is not None:
+            own: Iterable[dict[str, Any]] = groups(module, lr)
+        else:
+            program = rebound(programs[width], module)
+            own = parametrize_traced(module, program, base, scheme=scheme, lr=lr, optimizer=optimizer, **settings)
+        batches = _batches(data, batch_size, derived_seed(seed, "transfer batches", number))
+        found = _final_loss(module, list(own), optimizer, batches, steps, loss, schedule)
+        if ledger is not None:
+            ledger.put(width, number, lr, found)
+        return found
+
+    columns = len(lrs) if around is None else min(len(lrs), 2 * around + 1)
+    losses = np.full((len(widths), seeds, len(lrs)), np.nan)
+    start = len(lrs) // 2
+    with progress("transfer check", len(widths) * seeds * columns, show=show_progress) as advance:
+        for width, table in zip(widths, losses, strict=True):
+            while wanted := missing(table.mean(0), start, around):
+                for column, number in product(wanted, range(seeds)):
+                    table[number, column] = run(width, number, lrs[column])
+                    advance(1)
+            _check_alive(width, lrs, table)
+            start = int(np.nanargmin(table.mean(0)))
     octaves = np.log2(np.array(lrs))
     optima = [optimum(octaves, table, seed) for table in losses]
     drift = fit_drift(np.array(widths, dtype=float), optima)
     return TransferCheck(widths, lrs, losses, tuple(optima), drift, _wider_is_better(losses), tolerance)
 
 
-def _check_alive(widths: tuple[int, ...], lrs: tuple[float, ...], losses: np.ndarray) -> None:
-    for width, table in zip(widths, losses, strict=True):
-        if not np.isfinite(table.mean(0)).any():
-            raise DataError(
-                f"at width {width} every learning rate from {lrs[0]:.3g} to {lrs[-1]:.3g} diverged; give smaller ones, "
-                "and check that inputs and targets are finite."
-            )
+def missing(mean: Float[np.ndarray, "lrs"], start: int, around: int | None) -> list[int]:
+    """Which learning rates have to be run next; none above one that diverged, where a lower one trains.
+
+    >>> import numpy as np
+    >>> missing(np.array([np.nan, np.nan, 0.2, 0.1, np.nan, np.nan]), start=2, around=1)
+    [4]
+    """
+    unknown = np.isnan(mean)
+    if around is None:
+        return np.flatnonzero(unknown).tolist()
+    best = start if unknown.all() else int(np.nanargmin(mean))
+    trains, diverged = bool(np.isfinite(mean).any()), np.flatnonzero(np.isinf(mean))
+    end = int(diverged.max()) if trains and len(diverged) else len(mean)
+    return [i for i in range(best - around, best + around + 1) if 0 <= i < end and unknown[i]]
+
+
+def _check_alive(width: int, lrs: tuple[float, ...], table: np.ndarray) -> None:
+    if not np.isfinite(table.mean(0)).any():
+        raise DataError(
+            f"at width {width} every learning rate from {lrs[0]:.3g} to {lrs[-1]:.3g} diverged; give smaller ones, "
+            "and check that inputs and targets are finite."
+        )
 
 
 def _batches(data: Data, size: int, seed: int) -> Iterator[Batch]:
@@ -200,8 +233,9 @@ def _final_loss(
     """Mean training loss over the last tenth of the steps; infinite where the run diverged."""
     module.train()
     optimizers = make_optimizers(groups, optimizer)
-    schedulers = [schedule(one) for one in optimizers] if schedule is not None else []
     wanted = [[group["lr"] for group in one.param_groups] for one in optimizers]
+    schedulers = [schedule(one) for one in optimizers] if schedule is not None else []
+    _check_schedule(optimizers, wanted)
     first, tail = float("inf"), []
     for step in range(steps):
         for one in optimizers:
@@ -236,7 +270,7 @@ def _check_schedule(optimizers: list[torch.optim.Optimizer], wanted: list[list[f
 def _wider_is_better(losses: np.ndarray) -> bool:
     """The lowest mean loss of each width against the width before it."""
     mean = losses.mean(1)
-    best = mean.argmin(1)
+    best = np.nanargmin(mean, axis=1)
     low = np.array([row[i] for row, i in zip(mean, best, strict=True)])
     count = losses.shape[1]
     spread = [table[:, i].std(ddof=1) / count**0.5 if count > 1 else 0.0 for table, i in zip(losses, best, strict=True)]
