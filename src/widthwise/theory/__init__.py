@@ -36,6 +36,14 @@ from widthwise.theory._risk import Risk, risk, solve_gamma, solve_kappa
 from widthwise.theory._sample import SampleSpectrum
 from widthwise.theory._spectrum import EigenSpectrum, Moments, PowerTail, Spectrum
 from widthwise.theory._task import TaskSpectrum
+from widthwise.theory._unbalanced import LinearNeuron, NeuronPath
+from widthwise.theory._unbalanced_metric import (
+    balanced_split,
+    bias_gradient,
+    function_metric,
+    implicit_bias,
+    neuron_flow,
+)
 from widthwise.theory.effective import (
     Criticality,
     EffectiveTheoryError,
@@ -95,8 +103,10 @@ __all__ = [
     "LearningCurve",
     "LinearLimit",
     "LinearNetwork",
+    "LinearNeuron",
     "Measured",
     "Moments",
+    "NeuronPath",
     "Overfitting",
     "PowerTail",
     "Risk",
@@ -109,6 +119,8 @@ __all__ = [
     "Verdict",
     "Verification",
     "balanced_rates",
+    "balanced_split",
+    "bias_gradient",
     "circle_eigensystem",
     "classify_spectrum",
     "coefficient_bound",
@@ -120,11 +132,14 @@ __all__ = [
     "flow",
     "flow_inputs",
     "fluctuations",
+    "function_metric",
     "gaussian_simulation",
     "hypercube_eigensystem",
+    "implicit_bias",
     "largest_eigenvalue",
     "learned_coefficients",
     "measure_kernel_regression",
+    "neuron_flow",
     "optimal_fitting_ratio",
     "optimal_ratio",
     "overfitting",
