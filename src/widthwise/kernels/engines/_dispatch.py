@@ -17,6 +17,7 @@ from widthwise.kernels._evaluator import Evaluator
 from widthwise.kernels._fields import Field
 from widthwise.kernels.engines._features import features, has_zero_variance
 from widthwise.kernels.engines._plan import Plan, compile_plan
+from widthwise.kernels.engines._tokens_dispatch import token_grams
 
 if TYPE_CHECKING:
     from widthwise.kernels._limit import Limit
@@ -52,10 +53,19 @@ def fused_grams(
     fields = tuple({id(u): u for _, u in wanted}.values())
     if engine == "triton" or (engine == "auto" and on_gpu(x1, x2, dtype) and find_spec("triton") is not None):
         return _from_gpu(limit, inputs, wanted, fields, contribution, dtype=dtype, engine=engine, show=show)
-    plan = compile_plan(*fields, contribution=contribution) if _plain(x1, x2, dtype) else None
-    if plan is not None and engine == "auto" and not worthwhile(limit.numbers_per_pair(), pair_count(x1, x2)):
+    plain = _plain(x1, x2, dtype)
+    plan = compile_plan(*fields, contribution=contribution) if plain else None
+    pairs = pair_count(x1, x2)
+    if plan is not None and engine == "auto" and not worthwhile(limit.numbers_per_pair(), pairs):
         return None
-    found = _Grams(limit, plan, x1, x2, dtype).run(show) if plan is not None else None
+    found = None
+    if plan is not None:
+        found = _Grams(limit, plan, x1, x2, dtype).run(show)
+    elif plain:
+        found = token_grams(
+            limit, inputs, wanted, fields,
+            contribution=contribution, dtype=dtype, pairs=pairs, named=engine == "numba", show=show,
+        )  # fmt: skip
     if found is None:
         if engine == "numba":
             raise DataError("engine 'numba' does not fit this network or these inputs; take engine='auto'.")

@@ -17,7 +17,7 @@ from widthwise.kernels._fields import (
 )
 from widthwise.kernels.engines import _codes as code
 from widthwise.kernels.engines._maps import Unfit
-from widthwise.kernels.engines._plan_rules import abrelu_slopes, convolution, resizes, sine, variance_of
+from widthwise.kernels.engines._plan_rules import convolution, resizes, transform_of, variance_of
 from widthwise.kernels.engines._plan_stages import Stage, Stages
 from widthwise.kernels.engines._plan_types import Contribution, Feature, Raw, Terms
 
@@ -110,22 +110,12 @@ class Operations(Stages):
 
     def _activation(self, u: Image) -> dict[str, float]:
         """Which row function, its parameters and where its features are."""
-        phi, sites = u.activation, prod(u.source.positions)
-        slopes = abrelu_slopes(phi)
-        if slopes is not None:
-            first, second = (self._feature(kind, u.source, sites) for kind in ("std", "inverse_std"))
-            names = {"FIRST": slopes[0], "SECOND": slopes[1]}
-            return {"PHI": code.ABRELU, "FEATURE": first, "FEATURE2": second, **names}
-        if phi.name == "erf":
-            return {"PHI": code.ERF, "FEATURE": self._feature("erf", u.source, sites)}
-        if phi.name == "gelu":
-            first, second = (self._feature(kind, u.source, sites) for kind in ("variance", "gelu"))
-            return {"PHI": code.GELU, "FEATURE": first, "FEATURE2": second}
-        if phi.name.startswith("sin("):
-            rate, swing = sine(phi)
-            feature = self._feature("half", u.source, sites, rate)
-            return {"PHI": code.SIN, "FEATURE": feature, "FIRST": rate, "SECOND": swing}
-        raise Unfit(f"activation {phi.name}")
+        found, sites = transform_of(u.activation), prod(u.source.positions)
+        rate = found.first if found.phi == code.SIN else 0.0
+        names: dict[str, float] = {"PHI": found.phi, "FIRST": found.first, "SECOND": found.second}
+        for name, kind in zip(("FEATURE", "FEATURE2"), found.features, strict=False):
+            names[name] = self._feature(kind, u.source, sites, rate)
+        return names
 
     def _linear(self, u: Field, terms: Terms, level: int) -> int:
         """A linear combination of products, other fields and constants, written into one slot."""

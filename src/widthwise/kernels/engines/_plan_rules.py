@@ -1,8 +1,11 @@
 """What single fields mean to the fused engine: geometry of convolutions, activations, independence of terms."""
 
+from dataclasses import dataclass
+
 import torch
 
 from widthwise.kernels._fields import Concat, Field, Gained, Image, Moved, Normalised, Offset, Product, Shared, Sum
+from widthwise.kernels.engines import _codes as code
 from widthwise.kernels.engines._maps import Grid, Unfit, grid_of
 from widthwise.numerics import Activation
 
@@ -53,6 +56,34 @@ def abrelu_slopes(phi: Activation) -> tuple[float, float] | None:
         return None
     at = phi.function(torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64))
     return (-float(at[0]), float(at[2])) if float(at[1]) == 0.0 else None
+
+
+@dataclass(frozen=True)
+class Transform:
+    """A row function, the forms of the variance that it reads, and its two parameters."""
+
+    phi: int
+    features: tuple[str, ...]
+    first: float = 0.0
+    second: float = 0.0
+
+
+def transform_of(phi: Activation) -> Transform:
+    """The row function of an activation.
+
+    Raises:
+        Unfit: there is none.
+    """
+    slopes = abrelu_slopes(phi)
+    if slopes is not None:
+        return Transform(code.ABRELU, ("std", "inverse_std"), *slopes)
+    if phi.name == "erf":
+        return Transform(code.ERF, ("erf",))
+    if phi.name == "gelu":
+        return Transform(code.GELU, ("variance", "gelu"))
+    if phi.name.startswith("sin("):
+        return Transform(code.SIN, ("half",), *sine(phi))
+    raise Unfit(f"activation {phi.name}")
 
 
 def sine(phi: Activation) -> tuple[float, float]:

@@ -1,0 +1,419 @@
+"""Writes the operations of one program: nodes in order, slots taken and given back."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from widthwise.kernels.engines import _codes
+from widthwise.kernels.engines import _tokens_codes as code
+from widthwise.kernels.engines._maps import Unfit
+from widthwise.kernels.engines._plan_rules import Transform
+from widthwise.kernels.engines._tokens_layout import Layout
+from widthwise.kernels.engines._tokens_nodes import Matrix, Node, Nodes, Term
+from widthwise.kernels.engines._tokens_scores import Weights
+
+Sum = tuple[list[Term], int]
+CLOSE = 1e-14
+
+
+class Writer:
+    """One program.
+
+    Args:
+        own: for inputs with themselves: it works out what they bring along.
+        tangents: whether tangents are wanted.
+
+    Attributes:
+        wanted: features that the program reads: what, of which node, parameter.
+        multiples: for each slot the factor by which its tangents are a multiple of its moments (they are then not
+            written), or None.
+    """
+
+    def __init__(self, nodes: Nodes, layout: Layout, *, own: bool, tangents: bool) -> None:
+        self.nodes, self.layout, self.own, self.tangents = nodes, layout, own, tangents
+        self.ops: list[np.ndarray] = []
+        self.pars: list[np.ndarray] = []
+        self.wanted: list[tuple] = []
+        self.slots_of: dict[int, int] = {}
+        self.multiples: dict[int, float | None] = {}
+        self.written: dict[int, list[int]] = {}
+        self.free: list[int] = []
+        self.taken = 0
+        self.uses: Counter[int] = Counter()
+        self.sums: dict[int, Sum] = {}
+        self.done: set[tuple] = set()
+        self.offset_tangents = False
+        self.rules: dict[str, Callable[[int, Node], None]] = {
+            "data": self._data, "tokens": self._tokens, "sum": self._linear, "map": self._map,
+            "gather": self._gather, "taps": self._taps, "blocks": self._blocks, "act": self._act, "norm": self._norm,
+            "centre": self._centre, "diagonal": self._diagonal,
+        }  # fmt: skip
+
+    # -- what is read ------------------------------------------------------------------------------------------------
+
+    def write(self, roots: list[int]) -> None:
+        """All operations for these outputs."""
+        self._count(roots)
+        for index, root in enumerate(roots):
+            slot = self._emit(root)
+            multiple = self.multiples[slot]
+            arguments = {"RATIO": 0.0 if multiple is None else multiple, "READS": multiple is None}
+            self._op(code.OUT, self.nodes[root].size, SRC=slot, INDEX=index, **arguments)
+            self._release(root)
+
+    def write_features(self, wanted: list[tuple]) -> None:
+        """All operations that work these features out, and those that they need in turn."""
+        self._count([source for key in wanted for source in self._sources_of(key)])
+        for key in wanted:
+            self._feature(key)
+
+    def _sources_of(self, key: tuple) -> list[int]:
+        """The nodes whose planes a feature is worked out from."""
+        if key[0] == "weights":
+            return [key[1].key] if key[1].key >= 0 else []
+        return [key[1]]
+
+    def _count(self, roots: list[int]) -> None:
+        """How often the plane of each node is read."""
+        plain: Counter[int] = Counter(roots)
+        for node in self._below(roots, self._needs):
+            plain.update(self._needs(node))
+        self.plain = plain
+        self.uses = Counter(roots)
+        for node in self._below(roots, self._reads):
+            self.uses.update(self._reads(node))
+
+    def _below(self, roots: list[int], below: Callable[[int], list[int]]) -> list[int]:
+        seen: dict[int, None] = {}
+        stack = list(roots)
+        while stack:
+            node = stack.pop()
+            if node not in seen:
+                seen[node] = None
+                stack.extend(below(node))
+        return list(seen)
+
+    def _needs(self, index: int) -> list[int]:
+        """Nodes below, as the graph has them."""
+        node = self.nodes[index]
+        found = list(node.children)
+        if self.own:
+            found += [source for key in self._features_of(node) for source in self._sources_of(key)]
+        return found
+
+    def _reads(self, index: int) -> list[int]:
+        """The same after sums of sums have been joined."""
+        if self.nodes[index].kind != "sum":
+            return self._needs(index)
+        return [term.node for term in self._sum(index)[0]]
+
+    def _features_of(self, node: Node) -> list[tuple]:
+        """Features that the operation of a node reads."""
+        if node.kind == "act":
+            transform: Transform = node.argument
+            rate = transform.first if transform.phi == _codes.SIN else 0.0
+            return [(kind, node.children[0], rate) for kind in transform.features]
+        if node.kind == "norm":
+            statistic, eps, pooled = node.argument
+            return [("norm", statistic, eps, pooled)]
+        if node.kind == "map" and isinstance(node.argument[1], Weights):
+            return [("weights", node.argument[1])]
+        return []
+
+    def _sum(self, index: int) -> Sum:
+        """Terms and constants of a sum, with the sums that it alone reads."""
+        if index not in self.sums:
+            node = self.nodes[index]
+            terms: dict[int, Term] = {}
+            size = node.size
+            value, tangent = np.zeros((size, size)), np.zeros((size, size))
+            if node.fixed >= 0:
+                value, tangent = self.nodes.constants(node.fixed)
+            for term in node.terms:
+                inner = self._inner(term.node)
+                if inner is None:
+                    _join(terms, term)
+                    continue
+                for below in inner[0]:
+                    _join(terms, term.of(below))
+                if inner[1] >= 0:
+                    first, second = term.of_fixed(*self.nodes.constants(inner[1]))
+                    value, tangent = value + first, tangent + second
+            fixed = self.nodes.fixed(value, tangent) if value.any() or tangent.any() else -1
+            self.sums[index] = (list(terms.values()), fixed)
+        return self.sums[index]
+
+    def _inner(self, index: int) -> Sum | None:
+        """The terms of a sum within a sum, where nothing is lost by working them out there."""
+        node = self.nodes[index]
+        if node.kind != "sum":
+            return None
+        found = self._sum(index)
+        return found if self.plain[index] == 1 or (len(found[0]) == 1 and found[1] < 0) else None
+
+    # -- slots and operations ----------------------------------------------------------------------------------------
+
+    def _op(self, kind: int, size: int, **arguments: float) -> int:
+        ints, reals = np.zeros(code.INTS, np.int64), np.zeros(code.REALS)
+        ints[code.CODE], ints[code.N] = kind, size
+        ints[[code.PHI, code.FIRST_AT, code.SECOND_AT, code.WAVES]] = -1
+        for name, value in arguments.items():
+            (reals if name in code.REAL_NAMES else ints)[getattr(code, name)] = value
+        self.ops.append(ints)
+        self.pars.append(reals)
+        return len(self.ops) - 1
+
+    def _take(self, index: int) -> int:
+        if not self.free:
+            self.free.append(self.taken)
+            self.taken += 1
+        slot = self.free.pop()
+        self.slots_of[index] = slot
+        return slot
+
+    def _release(self, index: int) -> None:
+        self.uses[index] -= 1
+        if not self.uses[index]:
+            self.free.append(self.slots_of[index])
+
+    def _emit(self, index: int) -> int:
+        """The slot that holds the plane of a node."""
+        if index not in self.slots_of:
+            node = self.nodes[index]
+            self.rules[node.kind](index, node)
+        return self.slots_of[index]
+
+    def _multiple(self, slot: int, value: float | None) -> None:
+        self.multiples[slot] = value if self.tangents else 0.0
+
+    # -- kinds of nodes ----------------------------------------------------------------------------------------------
+
+    def _data(self, index: int, node: Node) -> None:
+        slot, width = self._take(index), self.layout.widths[node.argument]
+        at = self.layout.starts["data", node.argument]
+        self.written.pop(slot, None)
+        self._op(code.GRAM, node.size, DST=slot, AT=at, COUNT=width, SCALE=1.0 / width)
+        self._multiple(slot, 0.0)
+
+    def _tokens(self, index: int, node: Node) -> None:
+        place, variance, own = node.argument
+        if not variance:
+            raise Unfit("a table without variance")
+        slot = self._take(index)
+        at = self.layout.starts["tokens", place]
+        self.written.pop(slot, None)
+        self._op(code.TOKENS, node.size, DST=slot, AT=at, KIND=self.nodes.tokens[place].padding, SCALE=variance)
+        self._multiple(slot, own / variance)
+
+    def _sum_terms(self, index: int) -> tuple[list[Term], Matrix | None, Matrix | None]:
+        terms, fixed = self._sum(index)
+        return (terms, None, None) if fixed < 0 else (terms, *self.nodes.constants(fixed))
+
+    def _common(self, terms: list[Term], value: Matrix | None, tangent: Matrix | None) -> float | None:
+        """The factor by which all tangents of a sum are a multiple of its moments, None where there is none."""
+        if not self.tangents:
+            return 0.0
+        found: float | None = None
+        for term in terms:
+            inner = self.multiples[self.slots_of[term.node]]
+            if inner is None or not term.scale:
+                return None
+            own = (term.scale_t * inner + term.ratio) / term.scale
+            if found is not None and abs(own - found) > CLOSE * abs(found):
+                return None
+            found = own
+        assert found is not None
+        if value is not None and tangent is not None and not np.allclose(tangent, found * value, rtol=CLOSE, atol=0):
+            return None
+        return found
+
+    def _linear(self, index: int, node: Node) -> None:
+        terms, value, tangent = self._sum_terms(index)
+        if value is not None and tangent is not None:
+            self.offset_tangents |= bool(((tangent != 0) & (value == 0)).any())
+        for term in terms:
+            self._emit(term.node)
+        multiple = self._common(terms, value, tangent)
+        written, slot = [], -1
+        numbers = _split(value, tangent)
+        for place, term in enumerate(terms):
+            source = self.slots_of[term.node]
+            inner = self.multiples[source]
+            ratio = term.ratio + (0.0 if inner is None else term.scale_t * inner)
+            self._release(term.node)
+            if not place:
+                slot = self._take(index)
+            arguments = {
+                "SCALE": term.scale, "SCALE_T": term.scale_t, "RATIO": ratio, "READS": inner is None,
+                "WRITES": multiple is None, "PLUS": place > 0,
+            }  # fmt: skip
+            arguments |= numbers if not place and numbers is not None else {}
+            written.append(self._op(code.AFFINE, node.size, DST=slot, SRC=source, **arguments))
+        if numbers is None and value is not None and tangent is not None:
+            at, given = (self.layout.array(self.nodes.array(one)) for one in (value, tangent))
+            arguments = {"AT": at, "GIVEN": given, "WRITES": multiple is None, "PLUS": True}
+            written.append(self._op(code.ADD, node.size, DST=slot, **arguments))
+        self._multiple(slot, multiple)
+        self.written[slot] = written
+
+    def _with_tangents(self, slot: int, size: int) -> None:
+        """Write the tangents of a slot that are a multiple of its moments."""
+        multiple = self.multiples[slot]
+        if not self.tangents or multiple is None:
+            return
+        last = self.written.get(slot, [])
+        if last and self.ops[-1][code.DST] == slot and last[-1] == len(self.ops) - 1:
+            for place in last:
+                self.ops[place][code.WRITES] = 1
+        else:
+            arguments = {"SCALE": 1.0, "RATIO": multiple, "WRITES": True}
+            self._op(code.AFFINE, size, DST=slot, SRC=slot, **arguments)
+        self.multiples[slot] = None
+
+    def _in_place(self, index: int, node: Node, kind: int, *, writes: bool, **arguments: float) -> None:
+        """An operation that overwrites its source, or a copy where that is still read."""
+        child = node.children[0]
+        source = self.slots_of[child]
+        multiple = self.multiples[source]
+        if writes:
+            self._with_tangents(source, node.size)
+            multiple = self.multiples[source]
+        self._release(child)
+        slot = self._take(index)
+        tangents = self.tangents and multiple is None
+        self._op(kind, node.size, DST=slot, SRC=source, WRITES=tangents, **arguments)
+        self._multiple(slot, multiple)
+        self.written.pop(slot, None)
+
+    def _act(self, index: int, node: Node) -> None:
+        self._emit(node.children[0])
+        places = [self._feature(key) for key in self._features_of(node)]
+        transform: Transform = node.argument
+        names = dict(zip(("FIRST_AT", "SECOND_AT"), places, strict=False))
+        arguments = {"PHI": transform.phi, "FIRST": transform.first, "SECOND": transform.second, **names}
+        self._in_place(index, node, code.ACT, writes=True, **arguments)
+
+    def _norm(self, index: int, node: Node) -> None:
+        place = self._feature(self._features_of(node)[0])
+        self._emit(node.children[0])
+        self._in_place(index, node, code.NORM, writes=False, FIRST_AT=place)
+
+    def _centre(self, index: int, node: Node) -> None:
+        self._emit(node.children[0])
+        place = self.layout.starts["mean", node.argument]
+        self._in_place(index, node, code.CENTRE, writes=True, FIRST_AT=place)
+
+    def _moved(self, index: int, node: Node, kind: int, **arguments: float) -> None:
+        """An operation that needs its source until it is done."""
+        child = node.children[0]
+        source = self._emit(child)
+        multiple = self.multiples[source]
+        slot = self._take(index)
+        writes = self.tangents and multiple is None
+        size = self.nodes[child].size
+        self._op(kind, node.size, DST=slot, SRC=source, M=size, WRITES=writes, **arguments)
+        self._release(child)
+        self._multiple(slot, multiple)
+        self.written.pop(slot, None)
+
+    def _map(self, index: int, node: Node) -> None:
+        what = node.argument[1]
+        if isinstance(what, Weights):
+            place = self._feature(("weights", what))
+            self._moved(index, node, code.MAP, HEADS=what.heads, AT=place, GIVEN=1)
+        else:
+            heads = len(self.nodes.arrays[what])
+            self._moved(index, node, code.MAP, HEADS=heads, AT=self.layout.array(what), GIVEN=0)
+
+    def _gather(self, index: int, node: Node) -> None:
+        self._moved(index, node, code.GATHER, AT=self.layout.listed(node.argument))
+
+    def _taps(self, index: int, node: Node) -> None:
+        count = len(node.argument[0])
+        at = self.layout.listed(tuple(place for row in node.argument for place in row))
+        self._moved(index, node, code.TAPS, AT=at, COUNT=count)
+
+    def _diagonal(self, index: int, node: Node) -> None:
+        self._moved(index, node, code.DIAGONAL)
+
+    def _blocks(self, index: int, node: Node) -> None:
+        sources = [self._emit(child) for child in node.children]
+        factors = {self.multiples[source] for source in sources}
+        multiple = factors.pop() if len(factors) == 1 else None
+        if multiple is None:
+            for child, source in zip(node.children, sources, strict=True):
+                self._with_tangents(source, self.nodes[child].size)
+        slot = self._take(index)
+        writes = self.tangents and multiple is None
+        self._op(code.ZERO, node.size, DST=slot, WRITES=writes)
+        for child, places in zip(node.children, node.argument, strict=True):
+            at, source = self.layout.listed(places), self.slots_of[child]
+            self._op(code.PLACE, node.size, DST=slot, SRC=source, M=len(places), AT=at, WRITES=writes)
+            self._release(child)
+        self._multiple(slot, multiple)
+        self.written.pop(slot, None)
+
+    # -- features ----------------------------------------------------------------------------------------------------
+
+    def _feature(self, key: tuple) -> int:
+        """Where a feature lies; the own program works it out when it is first met."""
+        what = key[1]
+        count = what.heads * what.shape[0] * what.shape[1] if isinstance(what, Weights) else self.nodes[what].size
+        place, _ = self.layout.keep(key, count)
+        if not self.own:
+            if key not in self.wanted:
+                self.wanted.append(key)
+            return place
+        sources = self._sources_of(key)
+        for source in sources:
+            self._emit(source)
+        if key not in self.done:
+            self.done.add(key)
+            self._work_out(key, place)
+        for source in sources:
+            self._release(source)
+        return place
+
+    def _work_out(self, key: tuple, place: int) -> None:
+        what = key[1]
+        if isinstance(what, Weights):
+            first = self.layout.starts["mask", what.given[0]] if what.given else 0
+            waves = self.layout.array(what.waves) if what.waves >= 0 else -1
+            source = self.slots_of[what.key] if what.key >= 0 else -1
+            self._op(
+                code.SCORES, what.shape[0], M=what.shape[1], SRC=source, HEADS=what.heads, AT=place,
+                MASK=self.layout.array(what.mask), MASK_GIVEN=first, COUNT=len(what.given), WAVES=waves,
+                KIND=what.softmax, SCALE=what.scale,
+            )  # fmt: skip
+            return
+        kind, node = key[:2]
+        first, second = (key[2], key[3]) if kind == "norm" else (key[2], 0.0)
+        size, slot = self.nodes[node].size, self.slots_of[node]
+        self._op(code.VARIANCE, size, SRC=slot, AT=place, KIND=code.KINDS[kind], FIRST=first, SECOND=second)
+
+
+def _join(terms: dict[int, Term], term: Term) -> None:
+    """Add a term to those of the same node."""
+    if term.node in terms:
+        old = terms[term.node]
+        term = replace(
+            old, scale=old.scale + term.scale, scale_t=old.scale_t + term.scale_t, ratio=old.ratio + term.ratio
+        )
+    terms[term.node] = term
+
+
+def _split(value: Matrix | None, tangent: Matrix | None) -> dict[str, float] | None:
+    """Constants that are one number, and another for equal positions; None where they are not."""
+    found: dict[str, float] = {}
+    for array, end in ((value, ""), (tangent, "_T")):
+        if array is None:
+            continue
+        apart = float(array[0, 1]) if len(array) > 1 else 0.0
+        equal = float(array[0, 0]) - apart
+        if not np.allclose(array, apart + equal * np.eye(len(array)), rtol=1e-15, atol=0):
+            return None
+        names = ("CONSTANT" + end, "CONSTANT0" if not end else "CONSTANT_T0")
+        found |= {names[0]: apart, names[1]: equal}
+    return found
