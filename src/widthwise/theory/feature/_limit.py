@@ -135,8 +135,8 @@ def feature_limit(
     Hidden layers ``h_1 = U x, h_l = W_l phi(h_(l-1))``, output ``E V phi(h_L)``, with U and V of variance sigma^2 and
     W_l of variance sigma^2 / width. Coordinates of a layer are independent in the limit; `samples` of them are
     followed, in `replicates` independent copies that give the standard errors. One hidden layer is the mean-field
-    limit; hidden matrices act through the Z-calculus, Gaussian in what they have not met, exact in what they have. Linear
-    networks of any depth come out exactly. Work grows like samples times (training points times steps)^2.
+    limit; hidden matrices act through the Z-calculus, Gaussian in what they have not met, exact in what they have.
+    Linear networks of any depth come out exactly. Work grows like samples times (training points times steps)^2.
 
     Args:
         x, y: training set; y is ``[samples, outputs]`` for ``"square"`` and class indices for ``"cross-entropy"``.
