@@ -219,3 +219,21 @@ def test_tiles_computed_again_give_the_same_products() -> None:
     assert np.allclose(gram.matmat(Y), K @ Y)
     assert np.allclose(gram.rows(np.array([3, 299])), K[[3, 299]])
     assert np.allclose(gram.diagonal(), 1.0)
+
+
+def test_rows_of_a_store_are_computed_where_it_knows_its_kernel(tmp_path: Path) -> None:
+    """The same rows as read from its tiles, half of which lie in columns."""
+    store, picked = in_store(tmp_path), np.array([3, 69, 70, 299])
+    known, read = StoreGram(store).rows(picked), StoreGram(GramStore.open(store.path)).rows(picked)
+    np.testing.assert_allclose(known, K[picked], rtol=1e-14)
+    np.testing.assert_allclose(read, K[picked], rtol=1e-14)
+
+
+def test_the_engine_is_chosen_for_the_whole_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiles of a large matrix go to the engine that is worth its start for all of them."""
+    asked = []
+    monkeypatch.setattr("widthwise.kernels.engines._dispatch.worthwhile", lambda _, pairs: asked.append(pairs))
+    x = RNG.standard_normal((50, 3))
+    model = ww.KernelRegressor("mlp", ridge=1.0, solver="cg").fit(x, x[:, 0])
+    model.predict(x[:2])
+    assert asked and set(asked) == {50 * 50}

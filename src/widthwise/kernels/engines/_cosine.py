@@ -29,6 +29,7 @@ DEGREES = range(8, 33, 4)
 OFFSETS = (0.0, 3.2, 1.6, 0.8)
 PANEL, PANEL_COLUMNS = 512, 16384  # a panel on the diagonal holds all of it: columns are at least as many as rows
 
+KEPT = 64
 Values = Callable[[np.ndarray], np.ndarray]
 
 
@@ -45,6 +46,9 @@ class Table:
     coefficients: np.ndarray
     error: float
     offset: float = 0.0
+
+
+_fitted: dict[tuple, Table | None] = {}  # matrices are often asked for in tiles
 
 
 def one_angle(plan: Plan, norms: Tensor) -> bool | None:
@@ -74,7 +78,12 @@ def fit(plan: Plan, row: np.ndarray, square: float, dtype: torch.dtype) -> Table
     def values(angles: np.ndarray) -> np.ndarray:
         return evaluate_given(plan, row, square * np.cos(angles).ravel()).reshape(-1, *angles.shape)
 
-    return one_polynomial(values, dtype) or segmented(values, dtype)
+    key = (plan.ops.tobytes(), plan.pars.tobytes(), row.tobytes(), square, dtype)
+    if key not in _fitted:
+        if len(_fitted) >= KEPT:
+            _fitted.clear()
+        _fitted[key] = one_polynomial(values, dtype) or segmented(values, dtype)
+    return _fitted[key]
 
 
 def one_polynomial(values: Values, dtype: torch.dtype) -> Table | None:

@@ -1,7 +1,9 @@
 """Which engine evaluates a matrix, and the matrix from the fused engine, tile by tile."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -30,6 +32,17 @@ TORCH_SECONDS = 3e-8  # per number and pair, on one core (measured: 2e-8 for den
 LOAD_SECONDS, COMPILE_SECONDS = 2.0, 25.0
 TILE_WORK, LARGEST_SIDE, DENSE_SIDE = 1e9, 256, 1024
 KEPT_BYTES = 1 << 30
+_PLANNED: ContextVar[int] = ContextVar("planned pairs", default=0)
+
+
+@contextmanager
+def part_of(pairs: int) -> Iterator[None]:
+    """What is evaluated inside is a part of so many pairs in all: the engine is chosen for the whole."""
+    token = _PLANNED.set(pairs)
+    try:
+        yield
+    finally:
+        _PLANNED.reset(token)
 
 
 def fused_grams(
@@ -55,7 +68,7 @@ def fused_grams(
         return _from_gpu(limit, inputs, wanted, fields, contribution, dtype=dtype, engine=engine, show=show)
     plain = _plain(x1, x2, dtype)
     plan = compile_plan(*fields, contribution=contribution) if plain else None
-    pairs = pair_count(x1, x2)
+    pairs = max(pair_count(x1, x2), _PLANNED.get())
     if plan is not None and engine == "auto" and not worthwhile(limit.numbers_per_pair(), pairs):
         return None
     found = None
@@ -214,13 +227,12 @@ class _Grams:
         squares = [torch.linalg.vecdot(x, x) / x.shape[1] for x in data]
         homogeneous = cosine.one_angle(self.plan, torch.cat(squares))
         first = int(squares[0].argmax())
-        square = float(squares[0][first])
-        if homogeneous is None or square == 0.0:
+        if homogeneous is None or float(squares[0][first]) == 0.0:
             return None
-        alone = self.limit.evaluator(self.x1[first : first + 1], None, torch.float64)
-        exact = _read(self.plan.given[0], alone)
-        square = float((exact * exact).mean())
-        table = cosine.fit(self.plan, features(self.plan, alone)[0], square, self.dtype)
+        row, square = self.reference(torch.ones_like(self.x1[:1])) if homogeneous else (None, 0.0)
+        if row is None or square == 0.0:
+            row, square = self.reference(self.x1[first : first + 1])
+        table = cosine.fit(self.plan, row, square, self.dtype)
         if table is None:
             return None
         roots = [value.sqrt() for value in squares]
@@ -231,6 +243,12 @@ class _Grams:
             table, unit[0], unit[1] if len(unit) > 1 else None, (scales[0], scales[-1]), self.dtype
         )
         return found.reshape(self.plan.outputs, 2, *found.shape[1:])
+
+    def reference(self, x: Tensor) -> tuple[np.ndarray, float]:
+        """Features and mean square of one input."""
+        alone = self.limit.evaluator(x, None, torch.float64)
+        exact = _read(self.plan.given[0], alone)
+        return features(self.plan, alone)[0], float((exact * exact).mean())
 
     def side(self, which: int, rows: slice) -> "Side | None":
         """Features of some of the inputs, kept as long as memory allows."""

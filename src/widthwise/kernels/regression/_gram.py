@@ -75,8 +75,12 @@ class StoreGram:
         return self.store.matvec(vectors)
 
     def rows(self, indices: Integer[np.ndarray, "m"]) -> Float[np.ndarray, "m n"]:
-        """Rows by number."""
-        return self.store[indices]
+        """Rows by number; computed anew where the store knows its kernel, as half of a row lies in columns of tiles."""
+        work = self.store._work
+        if work is None:
+            return self.store[indices]
+        some, spans = work.x1[indices], (slice(i, i + 8 * _SIDE) for i in range(0, self.n, 8 * _SIDE))
+        return np.concatenate([work.source(some, work.x1[span])[self.store.name] for span in spans], axis=1)
 
     def block(self, rows: slice, columns: slice) -> Float[np.ndarray, "r c"]:
         """A part."""
@@ -95,6 +99,7 @@ class KernelGram:
         self.name = source.names[0]
         self.n = len(x)
         self.dtype = numpy_type(source.dtype)
+        source.pairs = max(source.pairs, self.n**2)
         self.show_progress = show_progress
 
     def matmat(self, vectors: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k"]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from widthwise.core import DataError
 from widthwise.kernels._limit import KernelPair, Limit, Parametrization, infinite
+from widthwise.kernels.engines import part_of
 from widthwise.program import trace
 
 KERNELS = ("ntk", "nngp")
@@ -32,6 +33,7 @@ class LimitSource:
     names: tuple[str, ...]
     dtype: torch.dtype
     exact_identity: bool = True
+    pairs: int = 0  # that will be asked for in all
 
     def __post_init__(self) -> None:
         if self.limit.joins_examples:
@@ -47,9 +49,10 @@ class LimitSource:
 
     def __call__(self, x1: Inputs, x2: Inputs | None) -> Blocks:
         first, second = as_tensor(x1), None if x2 is None else as_tensor(x2)
-        if self.names == ("nngp",):
-            return {"nngp": self.limit.nngp(first, second, dtype=self.dtype).numpy()}
-        pair = self.limit(first, second, dtype=self.dtype)
+        with part_of(self.pairs):
+            if self.names == ("nngp",):
+                return {"nngp": self.limit.nngp(first, second, dtype=self.dtype).numpy()}
+            pair = self.limit(first, second, dtype=self.dtype)
         return {name: getattr(pair, name).detach().numpy() for name in self.names}
 
     def diagonal(self, x: Inputs) -> Blocks:
@@ -83,6 +86,7 @@ class FunctionSource:
     names: tuple[str, ...]
     dtype: torch.dtype
     exact_identity: bool = False
+    pairs: int = 0
 
     @property
     def identity(self) -> str:

@@ -93,6 +93,7 @@ class GramStore:
         """
         path, precision = Path(path), torch_type(dtype)
         source = as_source(kernel, x1, kernels, precision, parametrization)
+        source.pairs = len(x1) * (len(x1) if x2 is None else len(x2))
         if x2 is not None and tuple(x2.shape[1:]) != tuple(x1.shape[1:]):
             raise DataError(
                 f"x1 has inputs of shape {list(x1.shape[1:])} and x2 {list(x2.shape[1:])}; give equal ones."
