@@ -2,12 +2,14 @@
 
     python benchmarks/bench_scaling.py            # small widths, a few minutes on one core
     python benchmarks/bench_scaling.py --full     # widths 64 to 1024, three seeds
+    python benchmarks/bench_scaling.py --hooks    # only: what recording adds to a training step
 
 Writes benchmarks/results/scaling.json and prints the table of docs/tutorial/scaling.md.
 """
 
 import argparse
 import json
+import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,8 +18,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from widthwise.core import write_text
 from widthwise.nn import build_model
 from widthwise.scaling import CoordinateCheck, coordinate_check
+from widthwise.scaling._observe import Recorder
+from widthwise.scaling._runs import batch_loss
 
 RESULT = Path(__file__).parent / "results" / "scaling.json"
 VOCABULARY, LENGTH = 32, 12
@@ -88,6 +93,8 @@ def row(name: str, check: CoordinateCheck, scheme: str, seconds: float) -> dict[
         "widths": check.widths,
         "layers": len(changes),
         "within_0.1": sum(abs(slope.value) <= 0.1 for slope in changes.values()),
+        "missed": {place: slope.to_dict() for place, slope in changes.items() if abs(slope.value) > 0.1},
+        "too_narrow": [seen.place for seen in check.observations if seen.status == "too narrow"],
         "worst_change": {"place": worst, **changes[worst].to_dict()},
         "worst_update": {"place": widest, **updates[widest].to_dict()},
         "broken_rules": [(verdict.place, verdict.rule) for verdict in check.verdicts if not verdict.consequence],
@@ -95,8 +102,8 @@ def row(name: str, check: CoordinateCheck, scheme: str, seconds: float) -> dict[
     }
 
 
-def run(widths: tuple[int, ...], seeds: int, only: str) -> list[dict[str, Any]]:
-    found = []
+def run(widths: tuple[int, ...], seeds: int, only: str) -> None:
+    """Every row is written as soon as it is there; rows of networks that are not run stay."""
     for name, (build, data, share) in cases(torch.Generator().manual_seed(0)).items():
         if only.lower() not in name.lower():
             continue
@@ -104,9 +111,16 @@ def run(widths: tuple[int, ...], seeds: int, only: str) -> list[dict[str, Any]]:
             started = time.perf_counter()
             sizes = [width // share for width in widths]
             check = coordinate_check(build, sizes, data, scheme=scheme, lr=2.0**-9, seeds=seeds, batch_size=32)
-            found.append(row(name, check, scheme, time.perf_counter() - started))
-            print(line(found[-1]), flush=True)
-    return found
+            found = row(name, check, scheme, time.perf_counter() - started)
+            print(line(found), flush=True)
+            keep({(name, scheme): found})
+
+
+def keep(found: dict[tuple[str, str], dict[str, Any]], **more: Any) -> None:
+    held = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.exists() else {"rows": []}
+    rows = {(row["network"], row["scheme"]): row for row in held["rows"]} | found
+    held |= {"optimizer": "adamw", "steps": 3, "lr_at_smallest_width": 2.0**-9, "rows": list(rows.values()), **more}
+    write_text(RESULT, json.dumps(held, indent=1) + "\n")
 
 
 HEAD = (
@@ -126,18 +140,51 @@ def line(row: dict[str, Any]) -> str:
     )
 
 
+def step_seconds(module: nn.Module, optimizer: torch.optim.Optimizer, batch: Any, recorder: Recorder | None) -> float:
+    """Processor seconds of one training step, with every module's output recorded or not."""
+    started = time.process_time()
+    optimizer.zero_grad()
+    if recorder is None:
+        loss = batch_loss(module, batch)
+    else:
+        with recorder.recording():
+            loss = batch_loss(module, batch)
+    loss.backward()
+    optimizer.step()
+    return time.process_time() - started
+
+
+def hooks(rounds: int = 40) -> dict[str, float]:
+    """What recording adds to a training step, in percent: median over pairs of steps, one with and one without."""
+    found = {}
+    for name, (build, data, share) in cases(torch.Generator().manual_seed(0)).items():
+        module = build(256 // share)
+        optimizer, recorder = torch.optim.AdamW(module.parameters(), 1e-4), Recorder(module)
+        for _ in range(5):
+            step_seconds(module, optimizer, data, recorder)
+        ratios = [
+            step_seconds(module, optimizer, data, recorder) / step_seconds(module, optimizer, data, None)
+            for _ in range(rounds)
+        ]
+        found[name] = round(100 * (statistics.median(ratios) - 1), 2)
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--full", action="store_true", help="widths to 1024")
+    parser.add_argument("--hooks", action="store_true", help="only the cost of recording")
     parser.add_argument("--only", default="", help="part of a network's name")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    print(HEAD)
-    widths = (64, 128, 256, 512, 1024) if options.full else (64, 128, 256, 512)
-    rows = run(widths, 3 if options.full else 2, options.only)
-    if not options.only:
-        held = {"optimizer": "adamw", "steps": 3, "lr_at_smallest_width": 2.0**-9, "rows": rows}
-        RESULT.write_text(json.dumps(held, indent=1) + "\n", encoding="utf-8")
+    if not options.hooks:
+        print(HEAD)
+        widths = (64, 128, 256, 512, 1024) if options.full else (64, 128, 256, 512)
+        run(widths, 3 if options.full else 2, options.only)
+    if options.hooks or not options.only:
+        cost = hooks()
+        print(json.dumps(cost))
+        keep({}, recording_adds_percent_per_step=cost)
 
 
 if __name__ == "__main__":

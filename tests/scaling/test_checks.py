@@ -261,6 +261,19 @@ def test_equal_seeds_give_equal_sweeps():
     assert np.array_equal(sweep(seeds=1).losses, sweep(seeds=1).losses)
 
 
+def test_a_users_own_initialisation_is_seeded_too():
+    """One seed has one network at every learning rate: with rates too small to matter all losses are equal."""
+
+    def groups(module: nn.Module, lr: float) -> list[dict]:
+        for layer in module:
+            if isinstance(layer, nn.Linear):
+                nn.init.normal_(layer.weight, std=0.3)
+        return [{"params": list(module.parameters()), "lr": lr * 1e-12}]
+
+    losses = sweep(seeds=2, groups=groups).losses
+    assert np.ptp(losses, axis=2).max() < 1e-6 and np.ptp(losses, axis=1).min() > 1e-3
+
+
 @pytest.mark.slow
 def test_the_best_rate_stays_in_mup_and_moves_in_the_standard_parametrisation():
     from widthwise.data import load
@@ -295,3 +308,26 @@ def test_targets_may_be_real_numbers():
     target: Tensor = DATA[0][:, :1] * 0.5
     check = coordinate_check(one, (32, 64, 128), (DATA[0], target), optimizer="sgd", lr=0.1, seeds=2)
     assert check.verdicts == ()
+
+
+class Scores(nn.Module):
+    """One attention whose keys have a bias, which moves all scores of a query alike."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.inputs, self.query, self.key = nn.Linear(8, width), nn.Linear(width, width), nn.Linear(width, width)
+        self.readout = nn.Linear(width, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.inputs(x)
+        q, k = self.query(x), self.key(x)
+        return self.readout((q @ k.mT / q.shape[-1]).softmax(-1) @ x).mean(1)
+
+
+def test_a_bias_that_changes_nothing_is_said_and_not_judged():
+    data = torch.randn(16, 5, 8, generator=G), torch.arange(16) % 3
+    check = coordinate_check(Scores, (16, 32, 64), data, seeds=2)
+    assert check.of("update")["key.bias"].status == "no effect"
+    assert check.of("update")["query.bias"].status != "no effect"
+    assert any(note.startswith("key.bias does not change the loss") for note in check.notes)
+    assert "bias learning rate" not in {verdict.rule for verdict in check.verdicts}

@@ -1,6 +1,7 @@
 """`coordinate_check`: do activations, updates and attention scores keep their size as the width grows?"""
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +14,7 @@ from widthwise.scaling._coordinate_result import CoordinateCheck, Kind, result_o
 from widthwise.scaling._families import family_of
 from widthwise.scaling._multipliers import without_multipliers
 from widthwise.scaling._observe import (
+    Cancellation,
     Recorder,
     Sizes,
     alignments,
@@ -98,8 +100,9 @@ def coordinate_check(
             for width in widths:
                 with seeded(seed, "coordinate check", width, number):
                     module = build(width)
-                program = rebound(programs[width], module)
-                run = _Run(module, program, batch, list(prepared(module, program)), optimizer, loss)
+                    program = rebound(programs[width], module)
+                    own = list(prepared(module, program))
+                run = _Run(module, program, batch, own, optimizer, loss)
                 collected[-1].append(run.sizes(steps))
                 advance(1)
     kind = Kind(programs[widths[0]], tolerance, family_of(optimizer) == "gradient", run.bounded_rank())
@@ -162,10 +165,13 @@ class _Run:
         for step in range(steps):
             for one in optimizers:
                 one.zero_grad()
-            batch_loss(self.module, self.batch, self.loss).backward()
+            cancellation = Cancellation(self.module)
+            with cancellation.recording() if step == 0 else nullcontext():
+                batch_loss(self.module, self.batch, self.loss).backward()
             for one in optimizers:
                 one.step()
             if step == 0:
+                found |= cancellation.sizes(self.program)
                 updates = {w.name: w.value.detach() - before[w.name] for w in self.program.weights}
                 found |= weight_sizes(self.module, self.program, updates, "update")
                 found |= update_ranks(self.program, updates)

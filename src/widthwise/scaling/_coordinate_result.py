@@ -10,6 +10,12 @@ from widthwise.scaling._diagnosis import LayerVerdict, Observation, Status, allo
 from widthwise.scaling._observe import Sizes
 from widthwise.scaling._slopes import fit_slope
 
+ROUNDING = 1e-5
+"""A gradient this small beside the magnitudes it sums up is rounding error in float32 (about 1e-7)."""
+
+INTERNAL = ("rank", "cancelled")
+"""What is only used to judge other observables."""
+
 
 @dataclass(frozen=True)
 class CoordinateCheck(Value):
@@ -35,7 +41,7 @@ class CoordinateCheck(Value):
     @property
     def passed(self) -> bool:
         """Whether every watched exponent may be what it has to be."""
-        return all(seen.status == "holds" for seen in self.observations) and not self.verdicts
+        return all(seen.status in ("holds", "no effect") for seen in self.observations) and not self.verdicts
 
     def of(self, observable: str) -> dict[str, Observation]:
         """The observations of one kind by place."""
@@ -93,6 +99,8 @@ def result_of(
     readouts = _readout_paths(kind.program)
     found: dict[tuple[str, str], Observation] = {}
     for (observable, place), table in values.items():
+        if observable in INTERNAL:
+            continue
         slope = fit_slope(np.array(widths, dtype=float), table)
         low, high = allowed(observable, place, kind.program, readouts, kind.tolerance)
         status: Status
@@ -103,6 +111,8 @@ def result_of(
             status = "holds" if inside else "uncertain" if inside is None else "broken"
             if observable == "update" and slope.high < low and place in kind.bounded_rank:
                 status = judged(widths, table, values.get(("rank", place)), low, high)
+            if observable == "update" and (values.get(("cancelled", place), np.ones(1)) < ROUNDING).all():
+                status = "no effect"
         if slope is not None or status == "diverged":
             found[observable, place] = Observation(observable, place, slope, status)
     seen = verdicts(found, kind.program, kind.gradient)
@@ -130,6 +140,11 @@ def _notes(found: dict[tuple[str, str], Observation], program: Program) -> tuple
         f"{weight.name} is frozen: its initial scale is checked, its learning rate is not."
         for weight in program.weights
         if not weight.value.requires_grad and weight.uses
+    ]
+    notes += [
+        f"{seen.place} does not change the loss (its gradient is rounding error), so that its learning rate is free."
+        for seen in found.values()
+        if seen.status == "no effect"
     ]
     narrow = sum(seen.status == "too narrow" for seen in found.values())
     if narrow:

@@ -8,7 +8,7 @@ from widthwise.core import Value
 from widthwise.program import Program, Role, Weight
 from widthwise.scaling._slopes import Slope
 
-Status = Literal["holds", "broken", "uncertain", "too narrow", "diverged"]
+Status = Literal["holds", "broken", "uncertain", "too narrow", "no effect", "diverged"]
 BrokenRule = Literal[
     "init", "readout init", "bias init", "learning rate", "embedding learning rate", "readout learning rate",
     "bias learning rate", "attention scale", "tied readout",
@@ -27,6 +27,7 @@ class Observation(Value):
         slope: None where it vanishes or diverged.
         status: against what features that learn at every width need. ``"too narrow"``: an update whose norm falls with
             the width only as far as its stable rank still grows, which it cannot do for ever; wider networks decide.
+            ``"no effect"``: an update of something that does not change the loss.
     """
 
     observable: str

@@ -52,6 +52,56 @@ class Recorder:
         return hook
 
 
+class Cancellation:
+    """Biases whose gradient is a sum that cancels: the sum's norm over that of the terms' magnitudes.
+
+    The bias of the keys moves all scores of a query alike, so that its gradient is zero but for rounding.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+        self._magnitudes: dict[str, Tensor] = {}
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """Record during a forward pass inside the block, and the backward pass of its result inside it too."""
+        handles = [
+            part.register_forward_hook(self._keep(path, 1 if part.bias.dim() == 1 and _is_convolution(part) else -1))
+            for path, part in self._module.named_modules()
+            if isinstance(getattr(part, "bias", None), nn.Parameter) and not list(part.children())
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _keep(self, path: str, axis: int) -> Any:
+        def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            if isinstance(output, Tensor) and output.requires_grad:
+                others = [i for i in range(output.dim()) if i != axis % output.dim()]
+                output.register_hook(lambda gradient: self._add(path, gradient.detach().abs().sum(others)))
+
+        return hook
+
+    def _add(self, path: str, terms: Tensor) -> None:
+        self._magnitudes[path] = self._magnitudes.get(path, torch.zeros_like(terms)) + terms
+
+    def sizes(self, program: Program) -> Sizes:
+        """Ratios by bias, after the backward pass."""
+        found: Sizes = {}
+        for weight in program.weights:
+            terms, gradient = self._magnitudes.get(weight.module_path), weight.value.grad
+            if gradient is None or terms is None or not weight.name.endswith("bias") or gradient.shape != terms.shape:
+                continue
+            found["cancelled", weight.name] = float(gradient.norm() / terms.norm()) if terms.norm() > 0 else 1.0
+        return found
+
+
+def _is_convolution(module: nn.Module) -> bool:
+    return isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d))
+
+
 def rms(value: Tensor) -> float:
     """Root mean square."""
     return float(value.square().mean().sqrt())

@@ -123,7 +123,7 @@ def transfer_check(
         data: a data set, ``(inputs, targets)``, or keyword arguments of a module that returns its loss.
         lrs: learning rates at the base width, at least three, evenly spaced on a logarithmic scale.
         scheme, optimizer, settings: for `parametrize`, relative to `base_width` (the smallest width).
-        groups: a user's own parametrisation instead: ``groups(module, lr)``.
+        groups: a user's own parametrisation instead: ``groups(module, lr)``; seeded like `build`.
         steps: of each run; batches of `batch_size` are drawn alike in all runs of a seed.
         schedule: makes a learning-rate scheduler from an optimiser; it has to keep the groups' ratios.
         tolerance: octaves of drift over the whole range that still count as transfer.
@@ -162,11 +162,11 @@ def transfer_check(
             return known
         with seeded(seed, "transfer check", width, number):
             module = build(width)
-        if groups is not None:
-            own: Iterable[dict[str, Any]] = groups(module, lr)
-        else:
-            program = rebound(programs[width], module)
-            own = parametrize_traced(module, program, base, scheme=scheme, lr=lr, optimizer=optimizer, **settings)
+            if groups is not None:
+                own: Iterable[dict[str, Any]] = groups(module, lr)
+            else:
+                program = rebound(programs[width], module)
+                own = parametrize_traced(module, program, base, scheme=scheme, lr=lr, optimizer=optimizer, **settings)
         batches = _batches(data, batch_size, derived_seed(seed, "transfer batches", number))
         found = _final_loss(module, list(own), optimizer, batches, steps, loss, schedule)
         if ledger is not None:
