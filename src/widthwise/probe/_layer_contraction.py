@@ -7,51 +7,23 @@ For a matrix that is applied at the positions ``p`` of an example the sum is (ar
 and whichever side takes fewer operations is computed: the left one never forms a gradient.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from widthwise.probe._layer_contraction_capture import Call
+from widthwise.probe._layer_contraction_block import Block
 from widthwise.probe._layer_contraction_shapes import Layout
 from widthwise.probe._layer_contraction_uses import Factors, MatrixUse, Use
 
 _PASS = 24  # multiplications that one pass over an entry of a matrix of positions costs as much as
+_HALF = 0.6  # of the products of positions that are computed where they are symmetric
+_LONG = 2  # multiplications in products of few long gradients cost as much as this many in others
 _ENTRIES = 2**22  # of a matrix of positions held at once
-_GRADIENTS = 2**26  # numbers in the gradients held at once
+_GRADIENTS = 2**25  # numbers in the gradients held at once
 _PATCHES = 2**20  # numbers in the patches made at once
-
-
-@dataclass
-class Block:
-    """Some examples: their outputs with the graph, and the calls seen.
-
-    Attributes:
-        outputs: ``[n, outputs]``.
-    """
-
-    outputs: Tensor
-    calls: list[Call]
-
-    @property
-    def n(self) -> int:
-        return len(self.outputs)
-
-    def slopes(self, cotangents: Tensor, calls: list[int], rows: slice = slice(None)) -> dict[int, Tensor]:
-        """For each of `calls` ``[heads, *shape of its result]``: gradients of
-        ``sum(outputs[rows] @ cotangents[head])``."""
-        edges = [self.calls[call].edge for call in calls]
-        heads = []
-        for cotangent in cotangents:
-            seed = torch.zeros_like(self.outputs)
-            seed[rows] = cotangent
-            heads.append(torch.autograd.grad(self.outputs, edges, seed, retain_graph=True, allow_unused=True))
-        return {
-            call: torch.stack(
-                [part if part is not None else self.outputs.new_zeros(self.calls[call].shape) for part in parts]
-            )
-            for call, parts in zip(calls, zip(*heads, strict=True), strict=True)
-        }
+_KEPT = 2**24  # numbers in the patches and slopes of a layer that are kept where they are needed again
 
 
 @dataclass(frozen=True)
@@ -64,15 +36,27 @@ class Place:
 
 @dataclass(frozen=True)
 class Sums:
-    """What a pair of blocks is contracted with.
+    """Which pairs of a block's examples are wanted, and how.
 
     Attributes:
         layouts: of the calls.
+        rows, columns: the examples that are paired: all with all, or some with the others.
         full: every pair of heads apart, ``[n1, n2, heads, heads]``; otherwise the sum over equal heads, ``[n1, n2]``.
     """
 
     layouts: tuple[Layout, ...]
+    rows: slice
+    columns: slice
     full: bool
+
+    @property
+    def same(self) -> bool:
+        return self.rows == self.columns
+
+    def empty(self, like: Tensor, heads: int) -> Tensor:
+        """``[rows, columns]``, or ``[rows, columns, heads, heads]``, of zeros."""
+        shape = (self.rows.stop - self.rows.start, self.columns.stop - self.columns.start)
+        return like.new_zeros((*shape, heads, heads) if self.full else shape)
 
 
 class Weight:
@@ -94,6 +78,7 @@ class Weight:
         self.matrix &= len({(groups, a, b) for groups, _, a, b in sizes}) == 1 or self._turned(sizes)
         self.single = self.matrix and len(uses) == 1 and uses[0].dense
         self.dense = all(use.dense for use in uses)
+        self.simple = all(use.source.simple for _, use in found)
         if self.matrix:
             self.positions = [positions for _, positions, *_ in sizes]
             self.groups, _, a, b = sizes[0]
@@ -116,19 +101,19 @@ class Weight:
         if len(self.positions) > 1:  # uses may stand crosswise
             data, slope = min(data, slope), max(data, slope)
         pairs, rows = n * other, n if same else n + other
-        products = pairs * total**2 * self.groups * (data * self.dense + heads * slope + _PASS)
-        return products < heads * self.groups * data * slope * (rows * total + pairs)
+        products = (_HALF if same else 1) * pairs * total**2 * self.groups * (data * self.dense + heads * slope + _PASS)
+        return products < heads * self.groups * data * slope * (rows * total + _LONG * pairs)
 
-    # --- the two orders -----------------------------------------------------------------------------------------
-
-    def from_gradients(
-        self, block: Block, slopes: dict[int, Tensor], other: Block, others: dict[int, Tensor], sums: Sums
-    ) -> Tensor:
-        """The sum of products, from the gradients of the examples."""
+    def sum(self, block: Block, slopes: dict[int, Tensor], sums: Sums) -> Tensor:
+        """Sum of products over this parameter, in the cheaper order."""
+        heads = len(next(iter(slopes.values())))
+        n, other = (part.stop - part.start for part in (sums.rows, sums.columns))
+        if self.by_positions(n, other, heads, same=sums.same):
+            return self._from_positions(block, slopes, sums)
         if not sums.full and self.single:
-            return self._from_factors(block, slopes, other, others, sums)
-        mine = self.gradient(block, slopes, sums.layouts).flatten(2)
-        theirs = mine if other is block else self.gradient(other, others, sums.layouts).flatten(2)
+            return self._from_factors(block, slopes, sums)
+        gradient = self.gradient(block, slopes, sums.layouts).flatten(2)
+        mine, theirs = gradient[:, sums.rows], gradient[:, sums.columns]
         if sums.full:
             return torch.einsum("aip,bjp->ijab", mine, theirs)
         return mine.transpose(0, 1).flatten(1) @ theirs.transpose(0, 1).flatten(1).T
@@ -156,56 +141,52 @@ class Weight:
             return part.new_zeros(*part.shape[:2], *self.parameter.shape)
         return pulled.unflatten(0, part.shape[:2])
 
-    def _from_factors(
-        self, block: Block, slopes: dict[int, Tensor], other: Block, others: dict[int, Tensor], sums: Sums
-    ) -> Tensor:
-        """Gradients of all heads below one another, in slices of their rows that fit in memory."""
+    def _from_factors(self, block: Block, slopes: dict[int, Tensor], sums: Sums) -> Tensor:
+        """Gradients of all heads below one another, in slices of their channels that fit in memory."""
         place = self.places[0]
-        use = block.calls[place.call].uses[place.use]
-        total = len(slopes[place.call]) * self.slope
-        step = max(1, _GRADIENTS // (max(block.n, other.n) * self.groups * self.data))
-        kernel = slopes[place.call].new_zeros(block.n, other.n)
-        for start in range(0, total, step):
-            rows = slice(start, min(start + step, total))
-            mine = self._rows(block, slopes[place.call], sums.layouts[place.call], rows)
-            if other is block:
-                _add_square(kernel, mine)
+        use, slope = block.calls[place.call].uses[place.use], slopes[place.call]
+        assert isinstance(use, MatrixUse)
+        step = max(1, _GRADIENTS // (block.n * self.groups * self.data * len(slope)))
+        again = step < self.slope
+        numbers = block.n * self.positions[0] * self.groups * (self.data + len(slope) * self.slope)
+        made = self._factors(use, slope, block.n, sums.layouts[place.call])
+        parts: Iterable[tuple[slice, Tensor, Tensor]] = list(made) if again and numbers <= _KEPT else made
+        kernel = sums.empty(slope, 1)
+        for start in range(0, self.slope, step):
+            channels = slice(start, min(start + step, self.slope))
+            if start and not isinstance(parts, list):
+                parts = self._factors(use, slope, block.n, sums.layouts[place.call])
+            rows = self._rows(parts, slope, block.n, channels)
+            if sums.same:
+                _add_square(kernel, rows)
             else:
-                kernel.addmm_(mine, self._rows(other, others[place.call], sums.layouts[place.call], rows).T)
+                kernel.addmm_(rows[sums.rows], rows[sums.columns].T)
         return kernel * use.source.scale**2
 
-    def _rows(self, block: Block, slopes: Tensor, layout: Layout, rows: slice) -> Tensor:
-        """``[n, groups * rows * data]``."""
-        place = self.places[0]
-        use = block.calls[place.call].uses[place.use]
-        assert isinstance(use, MatrixUse)
-        result = slopes.new_empty(block.n, self.groups, rows.stop - rows.start, self.data)
+    def _factors(self, use: MatrixUse, slope: Tensor, n: int, layout: Layout) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """Of a few examples at a time: which, the factor that depends on the output, and the other."""
         step = max(1, _PATCHES // (self.positions[0] * self.groups * self.data))
-        for start in range(0, block.n, step):
-            part = slice(start, min(start + step, block.n))
-            slope, known = _ordered(use.factors(slopes, block.n, layout, part))
-            folded = slope.permute(1, 2, 0, 4, 3).flatten(2, 3)[:, :, rows]
+        for start in range(0, n, step):
+            part = slice(start, min(start + step, n))
+            yield part, *_ordered(use.factors(slope, n, layout, part))
+
+    def _rows(self, parts: Iterable[tuple[slice, Tensor, Tensor]], slope: Tensor, n: int, channels: slice) -> Tensor:
+        """``[n, groups * heads * channels * data]``."""
+        rows = len(slope) * (channels.stop - channels.start)
+        result = slope.new_empty(n, self.groups, rows, self.data)
+        for part, slopes, known in parts:
+            folded = slopes[..., channels].permute(1, 2, 0, 4, 3).flatten(2, 3)
             torch.matmul(folded, known[0], out=result[part])
         return result.flatten(1)
 
-    def from_positions(
-        self, block: Block, slopes: dict[int, Tensor], other: Block, others: dict[int, Tensor], sums: Sums
-    ) -> Tensor:
-        """The sum of products, from products of the activations and of the slopes at all pairs of positions."""
-        heads = len(next(iter(slopes.values())))
-        shape = (block.n, other.n, heads, heads) if sums.full else (block.n, other.n)
-        kernel = next(iter(slopes.values())).new_zeros(shape)
-        for place in self.places:
-            mine = self._oriented(block, place, slopes, sums.layouts)
-            for partner in self.places:
-                theirs = (
-                    mine
-                    if other is block and partner == place
-                    else self._oriented(other, partner, others, sums.layouts)
-                )
-                scale = block.calls[place.call].uses[place.use].source.scale
-                scale *= other.calls[partner.call].uses[partner.use].source.scale
-                _add_products(kernel, mine, theirs, scale, sums.full, symmetric=mine is theirs)
+    def _from_positions(self, block: Block, slopes: dict[int, Tensor], sums: Sums) -> Tensor:
+        """From products of the activations and of the slopes at all pairs of positions."""
+        kernel = sums.empty(next(iter(slopes.values())), len(next(iter(slopes.values()))))
+        factors = [self._oriented(block, place, slopes, sums.layouts) for place in self.places]
+        scales = [block.calls[place.call].uses[place.use].source.scale for place in self.places]
+        for mine, scale in zip(factors, scales, strict=True):
+            for theirs, other in zip(factors, scales, strict=True):
+                _add_products(kernel, mine, theirs, scale * other, sums)
         return kernel
 
     def _oriented(self, block: Block, place: Place, slopes: dict[int, Tensor], layouts: tuple[Layout, ...]) -> Factors:
@@ -221,9 +202,9 @@ def _ordered(factors: Factors) -> tuple[Tensor, Tensor]:
 
 
 def _add_square(kernel: Tensor, rows: Tensor) -> None:
-    """``kernel += rows rows^T``, the upper half computed and mirrored."""
+    """``kernel += rows rows^T``; where there are many rows the upper half computed and mirrored."""
     n = len(rows)
-    if n < 32:
+    if n < 128:
         kernel.addmm_(rows, rows.T)
         return
     step = n // 4 + (n % 4 > 0)
@@ -234,15 +215,16 @@ def _add_square(kernel: Tensor, rows: Tensor) -> None:
         kernel[stop:, start:stop] += part[:, stop - start :].T
 
 
-def _add_products(kernel: Tensor, mine: Factors, theirs: Factors, scale: float, full: bool, *, symmetric: bool) -> None:
-    n, other = mine.first.shape[1], theirs.first.shape[1]
+def _add_products(kernel: Tensor, mine: Factors, theirs: Factors, scale: float, sums: Sums) -> None:
+    (n, other), full = kernel.shape[:2], sums.full
     positions, partners = mine.first.shape[3], theirs.first.shape[3]
     heads = max(len(mine.first), len(mine.second)) if full else 1
+    symmetric = mine is theirs and sums.same
     step = max(1, _ENTRIES // (positions * partners * other * heads**2))
     for start in range(0, n, step):
         rows = slice(start, min(start + step, n))
         columns = slice(start if symmetric else 0, other)
-        part = _products(mine, rows, theirs, columns, full)
+        part = _products(_cut(mine, rows, sums.rows), _cut(theirs, columns, sums.columns), full)
         if scale != 1.0:
             part = part * scale
         kernel[rows, columns] += part
@@ -250,8 +232,7 @@ def _add_products(kernel: Tensor, mine: Factors, theirs: Factors, scale: float, 
             kernel[rows.stop :, rows] += (part.permute(1, 0, 3, 2) if full else part.T)[rows.stop - rows.start :]
 
 
-def _products(mine: Factors, rows: slice, theirs: Factors, columns: slice, full: bool) -> Tensor:
-    left, right = _cut(mine, rows), _cut(theirs, columns)
+def _products(left: Factors, right: Factors, full: bool) -> Tensor:
     if full:
         first = _inner(left.first, right.first)
         second = _inner(left.second, right.second)
@@ -274,7 +255,9 @@ def _head(factor: Tensor, head: int) -> Tensor:
     return factor if len(factor) == 1 else factor[head : head + 1]
 
 
-def _cut(factors: Factors, part: slice) -> Factors:
+def _cut(factors: Factors, part: slice, among: slice) -> Factors:
+    """Of the examples `part` among some of the block."""
+    part = slice(among.start + part.start, among.start + part.stop)
     return replace(factors, first=factors.first[:, part], second=factors.second[:, part])
 
 

@@ -19,6 +19,44 @@ _READS = {"item", "tolist", "__bool__", "__float__", "__int__", "__index__", "no
 _SOURCE, _OF_INPUT = "_widthwise_source", "_widthwise_of_input"
 
 
+class Tap:
+    """Hears the gradient of one result when a backward pass comes to it.
+
+    It knows nothing of the graph that holds it, so that no cycle keeps the graph alive.
+
+    Attributes:
+        sink: what to call with ``[heads, *shape]``: all heads under `torch.func.vmap`, else one.
+    """
+
+    def __init__(self) -> None:
+        self.sink: Callable[[Tensor], None] | None = None
+
+    def __call__(self, slope: Tensor) -> None:
+        if self.sink is not None:
+            _AllHeads.apply(slope, self.sink)
+
+
+class _AllHeads(torch.autograd.Function):
+    """Shows a function the whole tensor behind one that `torch.func.vmap` maps over."""
+
+    generate_vmap_rule = False
+
+    @staticmethod
+    def forward(slope: Tensor, sink: Callable[[Tensor], None]) -> Tensor:
+        sink(slope.unsqueeze(0))
+        return slope.new_empty(0)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        """Nothing is differentiated."""
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, slope: Tensor, sink: Callable[[Tensor], None]) -> tuple[Tensor, None]:
+        """All heads at once."""
+        sink(slope.movedim(in_dims[0], 0))
+        return slope.new_empty(0), None
+
+
 @dataclass
 class Call:
     """One operation at which parameters meet what depends on the inputs.
@@ -27,13 +65,15 @@ class Call:
         edge: where its result enters the graph of gradients.
         shape: of the result.
         uses: of parameters.
-        result, read: kept in the survey only, to find out where the examples stand.
+        tap: hears the gradient of the result.
+        result: kept in the survey only, to find out where the examples stand.
     """
 
     name: str
     edge: GradientEdge
     shape: torch.Size
     uses: list[Use]
+    tap: Tap
     versions: list[int] = field(default_factory=list)
     result: Tensor | None = None
 
@@ -140,7 +180,9 @@ class Watch(TorchFunctionMode):
         if not result.requires_grad:
             result.requires_grad_()
         kept = result.detach().clone() if self.keep else None
-        self.calls.append(Call(name, get_gradient_edge(result), result.shape, uses, versions, kept))
+        tap = Tap()
+        result.register_hook(tap)
+        self.calls.append(Call(name, get_gradient_edge(result), result.shape, uses, tap, versions, kept))
         return result
 
     def changed(self) -> frozenset[int]:

@@ -1,12 +1,14 @@
 """Which parameters can be contracted layer by layer, found out on two examples and checked against autograd."""
 
+import warnings
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from widthwise.core import ModelError
-from widthwise.probe._layer_contraction import Block, Place, Weight
+from widthwise.probe._layer_contraction import Place, Weight
+from widthwise.probe._layer_contraction_block import Block
 from widthwise.probe._layer_contraction_capture import Call, Watch, watched
 from widthwise.probe._layer_contraction_shapes import Layout
 from widthwise.probe._modules import call as outputs_of
@@ -27,6 +29,7 @@ class Plan:
         copies: calls whose operands must be copied.
         saved_bytes: kept by the graph for one example.
         call_numbers: numbers in the slopes of each call, for one example and one output.
+        batched: backward passes of several heads can be vectorised.
     """
 
     module: nn.Module
@@ -37,11 +40,16 @@ class Plan:
     copies: frozenset[int]
     saved_bytes: int
     call_numbers: tuple[int, ...]
+    batched: bool
 
     @property
-    def slope_numbers(self) -> int:
-        """In the slopes of all calls, for one example and one output."""
-        return sum(self.call_numbers)
+    def held_numbers(self) -> int:
+        """Slopes held at once in a backward pass, for one example and one output: those of a few calls, and those that
+        wait for another use of their parameter or for the end."""
+        waiting = {
+            call for weight in self.weights if len(weight.calls) > 1 or not weight.simple for call in weight.calls
+        }
+        return 4 * max(self.call_numbers, default=0) + sum(self.call_numbers[call] for call in waiting)
 
     def block(self, parameters: dict[str, Tensor], x: Tensor) -> Block:
         """The examples `x` run through the module."""
@@ -99,6 +107,9 @@ def survey(module: nn.Module, parameters: dict[str, Tensor], pair: Tensor) -> Pl
     block = Block(outputs, both.calls)
     weights = _weights(parameters, both, layouts, block)
     weights = _verified(weights, block, tuple(layout or Layout(0, 1) for layout in layouts), parameters)
+    batched = _streams(block, batched=True)
+    if weights and not batched and not _streams(block, batched=False):
+        return None
     done = {weight.name for weight in weights}
     return Plan(
         module,
@@ -109,7 +120,27 @@ def survey(module: nn.Module, parameters: dict[str, Tensor], pair: Tensor) -> Pl
         copies,
         sum(saved.values()) // 2,
         tuple(call.shape.numel() // 2 for call in both.calls),
+        batched,
     )
+
+
+def _streams(block: Block, *, batched: bool) -> bool:
+    """Whether the slopes that a backward pass hands on are those of single passes."""
+    if not block.calls or not block.outputs.requires_grad:
+        return False
+    rising = torch.linspace(0.5, 1.5, block.outputs.shape[1]).to(block.outputs)
+    cotangents = torch.stack([rising, rising.square() - 1])
+    got: dict[int, Tensor] = {}
+    try:
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            block.stream(cotangents, got.__setitem__, batched=batched)
+    except _FAILURES:
+        return False
+    if any("performance drop" in str(warning.message) for warning in seen):
+        return False
+    expected = block.slopes(cotangents, list(range(len(block.calls))))
+    return all(_close(got[call] if call in got else torch.zeros_like(slope), slope) for call, slope in expected.items())
 
 
 def _weights(parameters: dict[str, Tensor], watch: Watch, layouts: list[Layout | None], block: Block) -> list[Weight]:

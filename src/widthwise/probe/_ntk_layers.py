@@ -5,22 +5,24 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from widthwise.probe._layer_contraction import Block, Sums
+from widthwise.probe._layer_contraction import Sums, Weight
+from widthwise.probe._layer_contraction_block import Block
 from widthwise.probe._layer_contraction_plan import Plan
 from widthwise.probe._modules import rows_that_fit
 from widthwise.probe._ntk_jacobian import Tile, pieces, transposed
 
-_HEADS = 2**28  # bytes of slopes held at once
+_HEADS = 2**27  # bytes of the largest slopes of a call held at once
 
 
 class LayerTiles:
-    """Blocks of rows and columns are run through the module once for each tile.
+    """The examples of a tile are run through the module together, and each layer is contracted when the backward pass
+    comes to it.
 
     Args:
         plan: what is contracted.
         parameters: by name.
         cotangents: ``[heads, outputs]``, the combinations of outputs to differentiate.
-        chunk: examples in a block; None: what fits in a quarter of the free memory, at most 2 GiB.
+        chunk: examples in a block of rows or columns; None: what fits in a quarter of the free memory, at most 2 GiB.
         full: pairs of heads apart, not the sum over equal heads.
     """
 
@@ -30,71 +32,87 @@ class LayerTiles:
         self.plan = plan
         self.parameters = parameters
         self.cotangents = cotangents
-        self.sums = Sums(plan.layouts, full)
+        self.full = full
         self.chunk = chunk or self._rows()
 
     def __call__(self, x1: Tensor, x2: Tensor | None) -> Iterator[Tile]:
         """Tiles that cover all pairs; with `x2` None those on and above the diagonal."""
         for rows in pieces(0, len(x1), self.chunk):
-            block = self.plan.block(self.parameters, x1[rows])
             if x2 is None:
-                tile = self.tile(block, block)
+                tile = self.tile(x1[rows], None)
                 yield rows, rows, (tile + transposed(tile)) / 2
             others = x1 if x2 is None else x2
             for columns in pieces(rows.stop if x2 is None else 0, len(others), self.chunk):
-                yield rows, columns, self.tile(block, self.plan.block(self.parameters, others[columns]))
+                yield rows, columns, self.tile(x1[rows], others[columns])
 
-    def tile(self, block: Block, other: Block) -> Tensor:
-        """All pairs of two blocks, summed over the parameters of the plan."""
-        heads = len(self.cotangents)
-        same = block is other
-        by_positions = {
-            weight.name
-            for weight in self.plan.weights
-            if weight.places and weight.by_positions(block.n, other.n, heads, same=same)
-        }
-        later = [weight for weight in self.plan.weights if weight.name in by_positions]
-        now = [weight for weight in self.plan.weights if weight.places and weight.name not in by_positions]
-        kept = sorted({call for weight in later for call in weight.calls})
-        needed = sorted({call for weight in now for call in weight.calls} | set(kept))
-        mine: dict[int, list[Tensor]] = {call: [] for call in kept}
-        theirs: dict[int, list[Tensor]] = {call: [] for call in kept}
-        shape = (block.n, other.n, heads, heads) if self.sums.full else (block.n, other.n)
-        kernel = self.cotangents.new_zeros(shape)
-        for part in self._parts(max(block.n, other.n)):
-            slopes = block.slopes(self.cotangents[part], needed)
-            others = slopes if same else other.slopes(self.cotangents[part], needed)
-            for weight in now:
-                kernel += weight.from_gradients(block, slopes, other, others, self.sums)
-            for call in kept:
-                mine[call].append(slopes[call])
-                theirs[call].append(others[call])
-        left = {call: torch.cat(parts) for call, parts in mine.items()}
-        right = left if same else {call: torch.cat(parts) for call, parts in theirs.items()}
-        for weight in later:
-            kernel += weight.from_positions(block, left, other, right, self.sums)
+    def tile(self, x1: Tensor, x2: Tensor | None) -> Tensor:
+        """All pairs of two sets of examples, or of one with itself, summed over the parameters of the plan."""
+        block = self.plan.block(self.parameters, x1 if x2 is None else torch.cat([x1, x2]))
+        rows = slice(0, len(x1))
+        sums = Sums(self.plan.layouts, rows, rows if x2 is None else slice(len(x1), block.n), self.full)
+        kernel = sums.empty(self.cotangents, len(self.cotangents))
+        parts = list(self._parts(block.n))
+        for part in parts:
+            gathering = _Gathering(self.plan.weights, block, sums, kernel)
+            retain = part is not parts[-1] or any(not weight.simple for weight in self.plan.weights)
+            block.stream(self.cotangents[part], gathering.receive, batched=self.plan.batched, retain=retain)
+            gathering.finish()
         return kernel
 
     def _parts(self, n: int) -> Iterator[slice]:
-        """Heads whose slopes are held at once; all of them where every pair is wanted."""
+        """Heads whose slopes are held at once, in parts of about equal size; all where every pair is wanted."""
         heads = len(self.cotangents)
-        numbers = max(1, n * self.plan.slope_numbers * self.cotangents.element_size())
-        return pieces(0, heads, heads if self.sums.full else max(1, _HEADS // numbers))
+        if self.full:
+            return pieces(0, heads, heads)
+        numbers = max(1, n * max(self.plan.call_numbers, default=1) * self.cotangents.element_size())
+        most = max(1, _HEADS // numbers) if self.plan.batched else 1
+        return pieces(0, heads, -(-heads // -(-heads // most)))
 
     def _rows(self) -> int:
-        size = self.cotangents.element_size()
-        heads = len(self.cotangents)
-        held = heads if self.sums.full else 1
-        gradients = max(weight.parameter.numel() for weight in self.plan.weights) * heads if self.sums.full else 0
-        stash = sum(
-            self.plan.call_numbers[call]
-            for call in {
-                call
-                for weight in self.plan.weights
-                if weight.places and weight.by_positions(64, 64, heads, same=True)
-                for call in weight.calls
-            }
-        )
-        numbers = self.plan.slope_numbers * held + stash * heads + gradients
+        size, heads = self.cotangents.element_size(), len(self.cotangents)
+        gradients = max(weight.parameter.numel() for weight in self.plan.weights) * heads if self.full else 0
+        numbers = self.plan.held_numbers * (heads if self.full else 1) + gradients
         first = next(iter(self.parameters.values()))
         return rows_that_fit(2 * (self.plan.saved_bytes + 2 * numbers * size), first.device, "the layers' gradients")
+
+
+class _Gathering:
+    """Slopes of one backward pass, kept until every parameter of their call is contracted.
+
+    Args:
+        kernel: what the sums are added to.
+    """
+
+    def __init__(self, weights: list[Weight], block: Block, sums: Sums, kernel: Tensor) -> None:
+        self.block, self.sums, self.kernel = block, sums, kernel
+        self.weights = {weight.name: weight for weight in weights if weight.places}
+        self.waiting = {name: set(weight.calls) for name, weight in self.weights.items()}
+        self.slopes: dict[int, Tensor] = {}
+
+    def receive(self, call: int, slope: Tensor) -> None:
+        """The slopes ``[heads, *shape of the result]`` of one call."""
+        self.slopes[call] = slope
+        for name in [name for name, weight in self.weights.items() if call in weight.calls]:
+            self.waiting[name].discard(call)
+            if not self.waiting[name] and self.weights[name].simple:
+                self._add(name)
+        self._forget()
+
+    def finish(self) -> None:
+        """The parameters that need the whole graph, and those of which the outputs do not depend on every use."""
+        for name in list(self.weights):
+            seen = self.weights[name].calls & set(self.slopes)
+            if seen:
+                like = self.slopes[min(seen)]
+                for call in self.weights[name].calls - seen:
+                    self.slopes[call] = like.new_zeros(len(like), *self.block.calls[call].shape)
+                self._add(name)
+
+    def _add(self, name: str) -> None:
+        self.kernel += self.weights.pop(name).sum(self.block, self.slopes, self.sums)
+
+    def _forget(self) -> None:
+        needed = {call for weight in self.weights.values() for call in weight.calls}
+        for call in list(self.slopes):
+            if call not in needed:
+                del self.slopes[call]
