@@ -9,6 +9,8 @@ from widthwise.kernels._lowering import RULES, rule
 from widthwise.kernels._monte_carlo import MonteCarloKernel, monte_carlo_kernel
 from widthwise.kernels._phase_diagram import CriticalLine, PhaseDiagram, critical_line, phase_diagram
 from widthwise.kernels.regression import (
+    FeatureError,
+    GradientFeatures,
     KernelClassifier,
     KernelRegressor,
     NotPositiveDefinite,
@@ -23,6 +25,8 @@ __all__ = [
     "CertificateRow",
     "CriticalLine",
     "DeepKernels",
+    "FeatureError",
+    "GradientFeatures",
     "GramStore",
     "InitReport",
     "KernelClassifier",

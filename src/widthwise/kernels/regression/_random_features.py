@@ -65,7 +65,8 @@ class RandomFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         """Draw directions and sketches for inputs of this shape (their values do not matter).
 
         Raises:
-            UnsupportedOperation: the network is not dense and sequential; `NystromFeatures` takes any.
+            UnsupportedOperation: the network is not dense and sequential; `GradientFeatures` and `NystromFeatures`
+                take any.
             DataError: an option is out of range.
         """
         X = checked_inputs(self, X, reset=True)
@@ -171,7 +172,11 @@ class _Recursion:
 
 
 def _refuse(reason: str) -> UnsupportedOperation:
-    return UnsupportedOperation("random features", "", f"{reason}, so take ww.kernels.NystromFeatures for this network")
+    return UnsupportedOperation(
+        "random features",
+        "",
+        f"{reason}, so take ww.kernels.GradientFeatures or ww.kernels.NystromFeatures for this network",
+    )
 
 
 def tensor_sketch(
