@@ -6,7 +6,14 @@ from widthwise.theory.feature._errors import FeatureLimitError
 from widthwise.theory.feature._kernel_learner import KernelLearner, linear_kernel, relu_kernels
 from widthwise.theory.feature._limit import Estimate, FeatureLimit, feature_limit
 from widthwise.theory.feature._linear import LinearLimit, LinearNetwork
-from widthwise.theory.feature._meta import GradientLearner, MetaAccuracy, MetaTraining, meta_test, meta_train
+from widthwise.theory.feature._meta import (
+    GradientLearner,
+    MetaAccuracy,
+    MetaLearner,
+    MetaTraining,
+    meta_test,
+    meta_train,
+)
 from widthwise.theory.feature._training import Descent, descend
 from widthwise.theory.feature._word_vectors import WordVectors, vocabulary, word2vec
 
@@ -22,6 +29,7 @@ __all__ = [
     "LinearLimit",
     "LinearNetwork",
     "MetaAccuracy",
+    "MetaLearner",
     "MetaTraining",
     "WordVectors",
     "descend",
