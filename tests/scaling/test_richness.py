@@ -10,10 +10,11 @@ from torch import nn
 
 from widthwise.core import DataError, ModelError
 from widthwise.scaling import _richness
-from widthwise.scaling._richness import prepare, read_plane, richness_law, richness_sweep
+from widthwise.scaling._richness import prepare, richness_sweep
 from widthwise.scaling._richness_batch import Cell, train_cells
 from widthwise.scaling._richness_fit import RateBound, fit_exponent
-from widthwise.scaling._richness_toy import toy_critical_rate, toy_flow_time, mode_time, toy_descent
+from widthwise.scaling._richness_plane import read_plane, richness_law
+from widthwise.scaling._richness_toy import mode_time, toy_critical_rate, toy_descent, toy_flow_time
 
 X = torch.randn(80, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 Y = torch.stack([X[:, 0] * X[:, 1].sign(), X[:, 2].relu()], 1)

@@ -16,9 +16,12 @@ from widthwise.scaling._ledger import Ledger, setting_key
 from widthwise.scaling._optimum import Drift, Optimum
 from widthwise.scaling._parametrize import parametrize, parametrize_traced
 from widthwise.scaling._plan import ParameterGroups, ScalingPlan, ScorePlan, WeightPlan
-from widthwise.scaling._richness import RichnessSweep, richness_law, richness_sweep
+from widthwise.scaling._richness import richness_sweep
+from widthwise.scaling._richness_diagnosis import diagnose_regime
 from widthwise.scaling._richness_fit import Exponent, RateBound, fit_exponent
+from widthwise.scaling._richness_plane import RichnessSweep, richness_law
 from widthwise.scaling._richness_toy import mode_time, toy_critical_rate, toy_descent, toy_flow_time
+from widthwise.scaling._richness_unbalance import unbalance
 from widthwise.scaling._scale import ScaleResult, scale
 from widthwise.scaling._slopes import Slope, fit_slope
 from widthwise.scaling._transfer_check import TransferCheck, transfer_check
@@ -61,6 +64,7 @@ __all__ = [
     "classify",
     "compare_laws",
     "coordinate_check",
+    "diagnose_regime",
     "doubling",
     "family_of",
     "fit_exponent",
@@ -81,4 +85,5 @@ __all__ = [
     "toy_descent",
     "toy_flow_time",
     "transfer_check",
+    "unbalance",
 ]

@@ -75,7 +75,7 @@ def fit_exponent(gammas: Sequence[float] | Row, rates: Sequence[RateBound]) -> E
         DataError: there are not as many gammas as rates.
 
     >>> found = fit_exponent([1, 2, 4, 8], [RateBound(g**2, g**2 / 1.4, g**2 * 1.4) for g in (1.0, 2.0, 4.0, 8.0)])
-    >>> round(found.value, 3)
+    >>> round(found.value, 2)
     2.0
     """
     if len(gammas) != len(rates):

@@ -25,7 +25,7 @@ def toy_critical_rate(gamma: float | int, depth: int, loss: ToyLoss = "mse") -> 
         DataError: gamma or depth is out of range, or the loss is unknown.
 
     >>> round(toy_critical_rate(1.0, 2), 6), round(toy_critical_rate(1e4, 2) / toy_critical_rate(1e2, 2), 1)
-    (0.25, 99.0)
+    (0.25, 101.0)
     """
     _check(gamma, depth, loss)
     bend = 1.0 if loss == "mse" else TARGET * (1 - TARGET)
