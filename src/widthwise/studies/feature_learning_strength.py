@@ -1,0 +1,102 @@
+"""Feature-learning strength: how the best learning rate follows it, and what changes on the way (arXiv:2410.04642)."""
+
+from widthwise.core import Figure
+from widthwise.studies import _feature_learning_strength_plane as plane
+from widthwise.studies import _feature_learning_strength_runs as runs
+from widthwise.studies import _feature_learning_strength_toy as toy
+from widthwise.studies._findings import ordered
+from widthwise.studies._types import Claim, Finding, Scale, Study
+
+SLUG = "feature-learning-strength"
+PAPER = "arXiv:2410.04642"
+
+CLAIMS = (
+    Claim(
+        "best-rate",
+        "With outputs divided by gamma the best learning rate grows like gamma^2 when lazy (gamma << 1) and like "
+        "gamma^(2/L) when rich (gamma >> 1), for L matrices.",
+        f"{PAPER}, section 3; measured on real images, the paper draws the slopes without fitting them",
+        "0.15",
+    ),
+    Claim("largest-rate", "So does the largest rate that trains.", f"{PAPER}, section 3", "0.15"),
+    Claim(
+        "entropy",
+        "With cross-entropy the best rate has the same two exponents.",
+        f"{PAPER}, section 4",
+        "0.15",
+    ),
+    Claim(
+        "toy-edge",
+        "One path of L weights is stable up to 2 gamma^2 / (c L^2 (1 + gamma)^(2 - 2/L)).",
+        f"{PAPER}, section 4; closed form derived anew",
+        "3 %, on a grid of 1 %",
+    ),
+    Claim(
+        "triangle",
+        "Within a number of steps, rich training needs a rate of at least a multiple of gamma and at most one of "
+        "gamma^(2/L): a triangle.",
+        f"{PAPER}, section 4 (toy model)",
+        "0.15",
+    ),
+    Claim(
+        "linearised",
+        "As gamma goes to zero, training is that of the linearised network.",
+        f"{PAPER}, section 2",
+        "2 % of each loss",
+    ),
+    Claim(
+        "collapse",
+        "At large gamma, runs fall onto one curve in rate * step / gamma.",
+        f"{PAPER}, section 5",
+        "10 % in the time at which half the loss is gone",
+    ),
+    Claim(
+        "regimes",
+        "The same network is lazy, rich or ultra-rich (plateau, then steps; the initialisation is outgrown) by gamma.",
+        f"{PAPER}, sections 2 and 5",
+        "the verdict itself",
+    ),
+    Claim(
+        "silent-alignment",
+        "On the plateau the kernel turns to the task before the loss shows it.",
+        f"{PAPER}, section 5",
+        "at least half of the kernel's turn, and of its alignment's rise, when a tenth of the fall is over",
+    ),
+    Claim(
+        "sharpness",
+        "After rich training the largest curvature goes like gamma^(-2/L).",
+        f"{PAPER}, section 5",
+        "0.15",
+    ),
+    Claim(
+        "richer-is-better",
+        "At its best rate a rich network generalises better than a lazy one.",
+        f"{PAPER}, section 6",
+        "two standard errors",
+    ),
+)
+
+EXPERIMENTS = (*plane.EXPERIMENTS, *toy.EXPERIMENTS, *runs.EXPERIMENTS)
+
+
+def measure(scale: Scale) -> tuple[list[Finding], dict[str, Figure]]:
+    """Run every experiment; findings in the order of the claims."""
+    findings, figures = ordered(SLUG, EXPERIMENTS, [claim.key for claim in CLAIMS], scale)
+    return list(findings), figures
+
+
+STUDY = Study(
+    slug=SLUG,
+    state="partly",
+    claims=CLAIMS,
+    settings={
+        "quick": "Bias-free ReLU perceptrons of width 32 with 2 to 4 matrices on the first 2000 Fashion-MNIST images, "
+        "pooled to 7 x 7, drawn with replacement in batches of 64, up to 2000 steps; half-octave grid of rates. The "
+        "paper trains MLPs, CNNs, ResNets and ViTs online on millions of images.",
+        "full": "10000 images for the planes, 4000 steps, three seeds, a wider grid; other runs up to 6000 steps.",
+    },
+    measure=measure,
+    missing="Lazy training with cross-entropy at rates above the stable one, up to a multiple of gamma (it takes "
+    "longer than the runs here); convolutional and residual networks and transformers; online data at the scale of the "
+    "paper.",
+)
