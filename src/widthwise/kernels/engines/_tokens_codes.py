@@ -8,9 +8,14 @@
     CODE, DST, SRC, N, M, HEADS, AT, GIVEN, PLUS, READS, WRITES, PHI, FIRST_AT, SECOND_AT, INDEX, COUNT, KIND, MASK,
     MASK_GIVEN, WAVES,
 ) = range(20)  # fmt: skip
-REAL_NAMES = ("SCALE", "SCALE_T", "RATIO", "CONSTANT", "CONSTANT_T", "CONSTANT0", "CONSTANT_T0", "FIRST", "SECOND")
-SCALE, SCALE_T, RATIO, CONSTANT, CONSTANT_T, CONSTANT0, CONSTANT_T0, FIRST, SECOND = range(9)
-INTS, REALS = 20, 9
+LINEAR = ("SCALE", "CONSTANT", "SCALE_T", "RATIO", "CONSTANT_T")
+"""A linear map of moments and tangents; `BEHIND` names that which follows an activation."""
+BEHIND = tuple(f"{name}_BEHIND" for name in LINEAR)
+REAL_NAMES = (*LINEAR, *BEHIND, "CONSTANT0", "CONSTANT_T0", "FIRST", "SECOND")
+SCALE, CONSTANT, SCALE_T, RATIO, CONSTANT_T = range(5)
+SCALE_BEHIND, CONSTANT_BEHIND, SCALE_T_BEHIND, RATIO_BEHIND, CONSTANT_T_BEHIND = range(5, 10)
+CONSTANT0, CONSTANT_T0, FIRST, SECOND = range(10, 14)
+INTS, REALS = 20, 14
 
 STD, INVERSE_STD, ERF_ROOT, SPREAD, GELU_ROOT, HALF, SCALE_OF_NORM = range(7)
 """What is kept of a variance: see `_features.transformed`; the last is the scale of a normalisation."""

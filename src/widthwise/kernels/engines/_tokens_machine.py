@@ -60,6 +60,7 @@ from widthwise.kernels.engines._tokens_codes import (
 )
 from widthwise.kernels.engines._tokens_planes import (
     activate,
+    activate_own,
     affine,
     average,
     constants,
@@ -227,13 +228,15 @@ def run_blocks(blocks, lefts, rights, own, same, data1, data2, sizes, ops, pars,
                 average(ws, scratch, dst, src, op, fixed, x, x_at, y, lanes, own)
                 if op[WRITES]:
                     average(ws, scratch, dst + size, src + size, op, fixed, x, x_at, y, lanes, own)
+            elif code == ACT and not own:
+                activate(ws, size, dst, src, op, par, x, x_at, y, lanes, lane, buffers)
             elif code in (ACT, NORM, CENTRE):
                 if dst != src:
                     copy(view(ws, dst, op[N] * op[N] * lanes), view(ws, src, op[N] * op[N] * lanes))
                     if op[WRITES]:
                         copy(view(ws, dst + size, op[N] * op[N] * lanes), view(ws, src + size, op[N] * op[N] * lanes))
                 if code == ACT:
-                    activate(ws, size, dst, op, par, x, x_at, y, lanes, own, lane, buffers)
+                    activate_own(ws, dst, op, par, y, lanes, buffers)
                 else:
                     rescale(ws, size, dst, op, x, x_at, y, lanes, own, buffers, code == CENTRE)
             elif code == GRAM:

@@ -159,6 +159,7 @@ class Writer:
         ints, reals = np.zeros(code.INTS, np.int64), np.zeros(code.REALS)
         ints[code.CODE], ints[code.N] = kind, size
         ints[[code.PHI, code.FIRST_AT, code.SECOND_AT, code.WAVES]] = -1
+        reals[[code.SCALE, code.SCALE_T, code.SCALE_BEHIND, code.SCALE_T_BEHIND]] = 1.0
         for name, value in arguments.items():
             (reals if name in code.REAL_NAMES else ints)[getattr(code, name)] = value
         self.ops.append(ints)
@@ -238,6 +239,12 @@ class Writer:
         multiple = self._common(terms, value, tangent)
         written, slot = [], -1
         numbers = _split(value, tangent)
+        alone = terms[0].node
+        if len(terms) == 1 and numbers is not None and self._behind(self.slots_of[alone], terms[0], numbers):
+            self._release(alone)
+            self._take(index)
+            self.written.pop(self.slots_of[index], None)
+            return
         for place, term in enumerate(terms):
             source = self.slots_of[term.node]
             inner = self.multiples[source]
@@ -283,7 +290,7 @@ class Writer:
         self._release(child)
         slot = self._take(index)
         tangents = self.tangents and multiple is None
-        self._op(kind, node.size, DST=slot, SRC=source, WRITES=tangents, **arguments)
+        self._op(kind, node.size, **({"DST": slot, "SRC": source, "WRITES": tangents} | arguments))
         self._multiple(slot, multiple)
         self.written.pop(slot, None)
 
@@ -293,7 +300,34 @@ class Writer:
         transform: Transform = node.argument
         names = dict(zip(("FIRST_AT", "SECOND_AT"), places, strict=False))
         arguments = {"PHI": transform.phi, "FIRST": transform.first, "SECOND": transform.second, **names}
-        self._in_place(index, node, code.ACT, writes=True, **arguments)
+        before = self._joined(node.children[0])
+        self._in_place(index, node, code.ACT, writes=not before, **(arguments | {"READS": self.tangents} | before))
+
+    def _joined(self, child: int) -> dict[str, float]:
+        """The linear map in front of an activation, taken from the program where it was the last operation."""
+        slot = self.slots_of[child]
+        if self.own or self.uses[child] > 1 or self.written.get(slot) != [len(self.ops) - 1]:
+            return {}
+        ints, reals = self.ops[-1], self.pars[-1]
+        if ints[code.PLUS] or reals[code.CONSTANT0] or reals[code.CONSTANT_T0]:
+            return {}
+        self.ops.pop()
+        self.pars.pop()
+        self.multiples[slot] = None if self.tangents else 0.0
+        names = {name: float(reals[getattr(code, name)]) for name in code.LINEAR}
+        return {"READS": float(ints[code.READS]), "SRC": float(ints[code.SRC])} | names
+
+    def _behind(self, slot: int, term: Term, numbers: dict[str, float]) -> bool:
+        """Whether a linear map could be joined to the activation that was the last operation."""
+        last = self.ops[-1]
+        if self.own or (last[code.CODE], last[code.DST]) != (code.ACT, slot) or self.uses[term.node] > 1:
+            return False
+        if numbers.get("CONSTANT0") or numbers.get("CONSTANT_T0"):
+            return False
+        values = (term.scale, numbers.get("CONSTANT", 0.0), term.scale_t, term.ratio, numbers.get("CONSTANT_T", 0.0))
+        for name, value in zip(code.BEHIND, values, strict=True):
+            self.pars[-1][getattr(code, name)] = value
+        return True
 
     def _norm(self, index: int, node: Node) -> None:
         place = self._feature(self._features_of(node)[0])

@@ -208,7 +208,28 @@ class Reader:
         sites = check_size(u.source.positions, MOST_POSITIONS)
         units = torch.eye(sites, dtype=torch.float64).reshape(-1, *u.source.positions)
         matrix = u.move.apply(units).reshape(sites, -1).T.numpy()
-        return self.nodes.mapped(self.node(u.source), matrix[None])
+        even = bool(np.allclose(matrix.sum(1), 1.0, rtol=1e-15, atol=0))
+        return self._inside(self.node(u.source), even, lambda node: self.nodes.mapped(node, matrix[None]))
+
+    def _inside(self, source: int, even: bool, apply: Callable[[int], int]) -> int:
+        """A map of positions moved inside a scale (and a constant, where weights sum to one): one pass less.
+
+        Args:
+            even: whether the map leaves constants as they are.
+        """
+        node = self.nodes[source]
+        value, tangent = self.nodes.constants(node.fixed) if node.fixed >= 0 else (np.zeros((1, 1)),) * 2
+        same = bool((value == value[0, 0]).all() and (tangent == tangent[0, 0]).all())
+        if len(node.terms) != 1 or node.kind != "sum" or (node.fixed >= 0 and not (even and same)):
+            return apply(source)
+        term = node.terms[0]
+        inner = apply(term.node)
+        size = self.nodes[inner].size
+        fixed = -1
+        if node.fixed >= 0:
+            fixed = self.nodes.fixed(np.full((size, size), value[0, 0]), np.full((size, size), tangent[0, 0]))
+        terms = (Term(inner, term.scale, term.scale_t, term.ratio),)
+        return self.nodes.add(Node("sum", size, (inner,), terms=terms, fixed=fixed, pending=node.pending))
 
     def _gained(self, u: Gained) -> int:
         own = self.contribution(u.weight, 0.0, 1)
@@ -247,8 +268,15 @@ class Reader:
         value = self.node(u.value)
         weights = weights_of(u.scores, self.node, self.nodes)
         if not isinstance(weights, Weights):
-            return self.nodes.mapped(value, weights)
+            even = bool(np.allclose(weights.sum(2), 1.0, rtol=1e-15, atol=0))
+            return self._inside(value, even, lambda node: self.nodes.mapped(node, weights))
         if self.nodes[value].kind == "fixed":
             raise Unfit("attention to constants")
         size = u.scores.shape[0]
-        return self.nodes.add(Node("map", size, (value,), ("scores", weights), pending=self.nodes[value].pending))
+
+        def apply(node: int) -> int:
+            pending = self.nodes[node].pending
+            return self.nodes.add(Node("map", size, (node,), ("scores", weights), pending=pending))
+
+        open_rows = not weights.given and bool(np.isfinite(self.nodes.arrays[weights.mask]).any(2).all())
+        return self._inside(value, weights.softmax and open_rows, apply)
