@@ -1,9 +1,11 @@
 """Parameter groups in other people's training loops: compile, checkpoints, DDP, FSDP, Hugging Face."""
 
+import argparse
 import copy
-import importlib.util
 import os
 import socket
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -109,7 +111,8 @@ def test_two_processes_train_as_one(kind, tmp_path):
         assert torch.allclose(found[name], value, atol=1e-5), name
 
 
-TEXT = "the width of a network is the number of its neurons per layer; its depth is the number of its layers. " * 6
+CODE = torch.tensor([byte for byte in Path(argparse.__file__).read_bytes() if byte < 128][: 32 * 16]).reshape(32, 16)
+"""Program text: 32 windows of 16 characters of the standard library."""
 
 
 def gpt2(width: int) -> nn.Module:
@@ -120,50 +123,114 @@ def gpt2(width: int) -> nn.Module:
     return GPT2LMHeadModel(GPT2Config(n_embd=width, n_layer=1, n_head=2, vocab_size=128, n_positions=16, **off))
 
 
+def llama(width: int) -> nn.Module:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        hidden_size=width, intermediate_size=2 * width, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=1, vocab_size=128, max_position_embeddings=16, bos_token_id=0, eos_token_id=0,
+    )  # fmt: skip
+    return LlamaForCausalLM(config)
+
+
+LANGUAGE_MODELS = pytest.mark.parametrize("build", [gpt2, llama], ids=["gpt2", "llama"])
+
+
 def text_rows() -> list[dict[str, Tensor]]:
-    codes = torch.tensor(list(TEXT.encode("ascii")))[: 32 * 16].reshape(32, 16)
-    return [{"input_ids": row, "labels": row} for row in codes]
+    return [{"input_ids": row, "labels": row} for row in CODE]
 
 
-def groups_of(module: nn.Module) -> Any:
-    return parametrize(module, lr=0.02, base=gpt2(16), example_inputs={"input_ids": text_rows()[0]["input_ids"][None]})
+def groups_of(build: Callable[[int], nn.Module], module: nn.Module) -> Any:
+    return parametrize(module, lr=0.02, base=build(16), example_inputs={"input_ids": CODE[:1]})
 
 
 def loss_of(module: nn.Module) -> float:
-    batch = {key: torch.stack([row[key] for row in text_rows()]) for key in ("input_ids", "labels")}
     with torch.no_grad():
-        return float(module(**batch).loss)
+        return float(module(input_ids=CODE, labels=CODE).loss)
 
 
-def test_gpt2_learns_text_in_a_plain_loop():
-    module = gpt2(32)
-    optimizer = torch.optim.AdamW(groups_of(module))
+@LANGUAGE_MODELS
+def test_language_models_learn_text_in_a_plain_loop(build):
+    module = build(32)
+    optimizer = torch.optim.AdamW(groups_of(build, module))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / 40)
     ratios = [group["lr"] for group in optimizer.param_groups]
-    before, rows = loss_of(module), text_rows()
+    before = loss_of(module)
     for step in range(20):
-        batch = {key: torch.stack([row[key] for row in rows[step % 4 :: 4]]) for key in ("input_ids", "labels")}
+        batch = CODE[step % 4 :: 4]
         optimizer.zero_grad()
-        module(**batch).loss.backward()
+        module(input_ids=batch, labels=batch).loss.backward()
         optimizer.step()
         schedule.step()
     assert loss_of(module) < before - 0.5
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([lr / 2 for lr in ratios])
 
 
-@pytest.mark.skipif(importlib.util.find_spec("accelerate") is None, reason="transformers.Trainer needs accelerate")
-def test_gpt2_learns_text_in_hugging_faces_trainer(tmp_path):
+@LANGUAGE_MODELS
+def test_language_models_learn_text_in_hugging_faces_trainer(build, tmp_path):
+    """Plain groups go in as they are; the trainer's own schedule multiplies them."""
+    pytest.importorskip("accelerate", reason="transformers.Trainer needs accelerate")
     from transformers import Trainer, TrainingArguments
 
-    module = gpt2(32)
-    optimizer = torch.optim.AdamW(groups_of(module))
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
+    module = build(32)
+    optimizer = torch.optim.AdamW(groups_of(build, module))
+    rates = [group["lr"] for group in optimizer.param_groups]
+    assert len(set(rates)) > 1
     arguments = TrainingArguments(
-        str(tmp_path), max_steps=20, per_device_train_batch_size=8, report_to=[], save_strategy="no", use_cpu=True
-    )
+        str(tmp_path), max_steps=20, per_device_train_batch_size=8, report_to=[], save_strategy="no", use_cpu=True,
+        lr_scheduler_type="constant_with_warmup", warmup_steps=2, disable_tqdm=True,
+    )  # fmt: skip
     before = loss_of(module)
-    Trainer(module, arguments, train_dataset=text_rows(), optimizers=(optimizer, schedule)).train()
+    Trainer(module, arguments, train_dataset=text_rows(), optimizers=(optimizer, None)).train()
     assert loss_of(module.eval()) < before - 0.5
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx(rates)
+
+
+def test_lightning_trains_as_a_plain_loop_does(tmp_path):
+    lightning = pytest.importorskip("lightning", reason="Lightning is not installed")
+
+    class Classifier(lightning.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model, self.groups = prepared()
+
+        def training_step(self, batch: list[Tensor], index: int) -> Tensor:
+            return nn.functional.cross_entropy(self.model(batch[0]), batch[1])
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.AdamW(self.groups)
+
+    module = Classifier()
+    batches = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(X, Y), batch_size=16)
+    trainer = lightning.Trainer(
+        max_epochs=3, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, default_root_dir=tmp_path,
+    )  # fmt: skip
+    trainer.fit(module, batches)
+    for name, value in trained(3).items():
+        assert torch.allclose(module.model.get_parameter(name), value, atol=1e-6), name
+
+
+def test_optimiser_state_is_found_by_the_parameters_names(tmp_path):
+    """State saved by name goes into groups that list the same parameters in another order."""
+    from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
+
+    module, groups = prepared()
+    optimizer = torch.optim.AdamW(groups)
+    train(module, optimizer, 2)
+    held = {"module": module.state_dict(), "optimizer": get_optimizer_state_dict(module, optimizer)}
+    assert set(held["optimizer"]["state"]) == {name for name, _ in module.named_parameters()}
+    torch.save(held, tmp_path / "state.pt")
+    held = torch.load(tmp_path / "state.pt", weights_only=True)
+    fresh = build(64)
+    fresh.load_state_dict(held["module"])
+    again = parametrize(fresh, "mup", lr=0.01, base=build(16), example_inputs=X, weight_decay=0.1, init=False)
+    resumed = torch.optim.AdamW(list(reversed(again)))
+    set_optimizer_state_dict(fresh, resumed, held["optimizer"])
+    train(fresh, resumed, 2)
+    for name, value in trained(4).items():
+        assert torch.equal(fresh.get_parameter(name), value), name
 
 
 def test_copies_keep_their_multipliers():
