@@ -6,7 +6,7 @@ it is the training of the infinitely wide linear network, inner and outer loop, 
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -22,6 +22,7 @@ Weights = dict[str, Tensor]
 CHUNK = 16  # tasks at a time: each has its own copy of the weights
 
 
+@runtime_checkable
 class MetaLearner(Protocol):
     """What `meta_train` and `meta_test` need."""
 
