@@ -21,7 +21,7 @@ _PASS = 24  # multiplications that one pass over an entry of a matrix of positio
 _HALF = 0.6  # of the products of positions that are computed where they are symmetric
 _LONG = 2  # multiplications in products of few long gradients cost as much as this many in others
 _ENTRIES = 2**22  # of a matrix of positions held at once
-_GRADIENTS = 2**25  # numbers in the gradients held at once
+_GRADIENTS = 2**24  # numbers in the gradients held at once
 _PATCHES = 2**20  # numbers in the patches made at once
 _KEPT = 2**24  # numbers in the patches and slopes of a layer that are kept where they are needed again
 
