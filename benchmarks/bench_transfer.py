@@ -65,8 +65,10 @@ def _plain(loss: float) -> float | str | None:
 
 def table(results: dict[str, Any]) -> str:
     """The rows of docs/benchmarks.md."""
-    rows = ["| network | scheme | best learning rate by width, octaves | drift over all widths, octaves | bar | |"]
-    rows.append("| --- | --- | --- | --- | --- | --- |")
+    rows = [
+        "| network | scheme | seeds | best learning rate by width, octaves | drift over all widths, octaves | bar | |"
+    ]
+    rows.append("| --- | --- | --- | --- | --- | --- | --- |")
     for held in results.values():
         for scheme, found in held["schemes"].items():
             sweep, bound = found["sweep"], "at most" if scheme == "spectral" else "at least"
@@ -76,8 +78,8 @@ def table(results: dict[str, Any]) -> str:
                 for width, best in zip(sweep["widths"], sweep["optima"], strict=True)
             )
             rows.append(
-                f"| {held['what']} | {scheme} | {places} | {drift['total']:+.2f} ± {drift['half_width']:.2f} | "
-                f"{bound} {found['bar_octaves']} | {'PASS' if found['passed'] else 'MISS'} |"
+                f"| {held['what']} | {scheme} | {held['seeds']} | {places} | "
+                f"{drift['total']:+.2f} ± {drift['half_width']:.2f} | {bound} {found['bar_octaves']} | {'PASS' if found['passed'] else 'MISS'} |"
             )
     return "\n".join(rows)
 
