@@ -79,7 +79,8 @@ def table(results: dict[str, Any]) -> str:
             )
             rows.append(
                 f"| {held['what']} | {scheme} | {held['seeds']} | {places} | "
-                f"{drift['total']:+.2f} ± {drift['half_width']:.2f} | {bound} {found['bar_octaves']} | {'PASS' if found['passed'] else 'MISS'} |"
+                f"{drift['total']:+.2f} ± {drift['half_width']:.2f} | {bound} {found['bar_octaves']} | "
+                f"{'PASS' if found['passed'] else 'MISS'} |"
             )
     return "\n".join(rows)
 
