@@ -13,7 +13,11 @@ from widthwise.data import DataSet
 
 
 def setting_key(*parts: Any) -> str:
-    """A digest of everything that a run depends on; data sets and tensors by their bytes."""
+    """A digest of everything that a run depends on; data sets and tensors by their bytes, functions by their names.
+
+    >>> setting_key("adamw", 100) == setting_key("adamw", 200)
+    False
+    """
     digest = hashlib.sha256()
     for part in parts:
         _feed(digest, part)
@@ -49,6 +53,11 @@ class Ledger:
 
     Raises:
         DataError: the file is no ledger.
+
+    >>> ledger = Ledger(None, setting_key("adamw", 100))
+    >>> ledger.put(width=64, seed=0, lr=0.01, loss=0.5)
+    >>> ledger.get(64, 0, 0.01), ledger.get(64, 0, 0.02)
+    (0.5, None)
     """
 
     def __init__(self, path: Path | None, key: str) -> None:
