@@ -1,6 +1,6 @@
 """Time the kernels of a stack of attention blocks with neural-tangents; prints one JSON line for bench_transformer.py.
 
-Usage: time_attention.py INPUTS TOKENS FEATURES BLOCKS REPEATS.
+Usage: time_attention.py INPUTS TOKENS FEATURES BLOCKS REPEATS PRECISION.
 """
 
 import json
@@ -10,6 +10,7 @@ import time
 import types
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["JAX_ENABLE_X64"] = str(sys.argv[6] == "float64")
 sys.modules["neural_tangents.experimental"] = types.ModuleType("neural_tangents.experimental")
 
 import jax  # noqa: E402
@@ -19,7 +20,7 @@ from neural_tangents import stax  # noqa: E402
 
 def main() -> None:
     """Compile once, then time the whole matrix of all pairs of inputs."""
-    count, tokens, features, blocks, repeats = map(int, sys.argv[1:])
+    count, tokens, features, blocks, repeats = map(int, sys.argv[1:6])
     layers = []
     for _ in range(blocks):
         layers += [
@@ -30,14 +31,16 @@ def main() -> None:
         ]
     _, _, kernel_fn = stax.serial(*layers, stax.GlobalAvgPool(), stax.Dense(1, 1.0))
     evaluate = jax.jit(lambda x: tuple(kernel_fn(x, None, ("nngp", "ntk"))))
-    x = np.random.default_rng(0).standard_normal((count, tokens, features)).astype(np.float32)
+    x = np.random.default_rng(0).standard_normal((count, tokens, features)).astype(np.float32).astype(sys.argv[6])
     result = jax.block_until_ready(evaluate(x))
-    seconds = []
+    seconds, processor = [], []
     for _ in range(repeats):
-        start = time.perf_counter()
+        start = time.perf_counter(), time.process_time()
         jax.block_until_ready(evaluate(x))
-        seconds.append(time.perf_counter() - start)
-    found = {"seconds": seconds, "nngp": np.asarray(result[0]).tolist(), "ntk": np.asarray(result[1]).tolist()}
+        seconds.append(time.perf_counter() - start[0])
+        processor.append(time.process_time() - start[1])
+    times = {"seconds": seconds, "processor_seconds": processor}
+    found = {**times, "nngp": np.asarray(result[0]).tolist(), "ntk": np.asarray(result[1]).tolist()}
     print(json.dumps(found))
 
 

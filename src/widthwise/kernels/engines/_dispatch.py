@@ -18,6 +18,7 @@ from widthwise.core import DataError, progress
 from widthwise.kernels._evaluator import Evaluator
 from widthwise.kernels._fields import Field
 from widthwise.kernels.engines._features import features, has_zero_variance
+from widthwise.kernels.engines._kept import kept
 from widthwise.kernels.engines._plan import Plan, compile_plan
 from widthwise.kernels.engines._tokens_dispatch import token_grams
 
@@ -67,7 +68,9 @@ def fused_grams(
     if engine == "triton" or (engine == "auto" and on_gpu(x1, x2, dtype) and find_spec("triton") is not None):
         return _from_gpu(limit, inputs, wanted, fields, contribution, dtype=dtype, engine=engine, show=show)
     plain = _plain(x1, x2, dtype)
-    plan = compile_plan(*fields, contribution=contribution) if plain else None
+    plan: Plan | None = None
+    if plain:
+        plan = kept(limit, ("planes",), fields, lambda: compile_plan(*fields, contribution=contribution))
     pairs = max(pair_count(x1, x2), _PLANNED.get())
     if plan is not None and engine == "auto" and not worthwhile(limit.numbers_per_pair(), pairs):
         return None

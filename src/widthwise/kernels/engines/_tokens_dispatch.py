@@ -7,13 +7,13 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
 from widthwise.core import available_bytes
 from widthwise.kernels._fields import Field, Inputs
+from widthwise.kernels.engines._kept import kept
 from widthwise.kernels.engines._tokens_plan import TokenPlan, compile_tokens
 
 if TYPE_CHECKING:
@@ -21,11 +21,8 @@ if TYPE_CHECKING:
 
 TORCH_SECONDS = 3e-8  # per number and pair, on one core
 LOAD_SECONDS, COMPILE_SECONDS = 2.0, 60.0
-REGISTER_BYTES = 64
-PLANS_KEPT = 8  # per network: outputs are fields, some of which are made anew for each call
+REGISTER_BYTES, SMALL_BYTES = 64, 1 << 26
 RUN = "widthwise.kernels.engines._tokens_run"
-
-_plans: "WeakKeyDictionary[Limit, dict[tuple, tuple[TokenPlan | None, tuple[Field, ...]]]]" = WeakKeyDictionary()
 
 
 def token_grams(
@@ -50,7 +47,8 @@ def token_grams(
         return None
     tangents = any(what == "tangent" for what, _ in wanted)
     plan = _plan(limit, inputs[0], fields, contribution, tangents)
-    if plan is None or room(plan) * torch.get_num_threads() > available_bytes() // 4:
+    needed = 0 if plan is None else room(plan) * torch.get_num_threads()
+    if plan is None or (needed > SMALL_BYTES and needed > available_bytes() // 4):
         return None
     found: Tensor | None = machine().Runner(limit, plan, dtype).grams(*inputs, show)
     return found
@@ -60,19 +58,17 @@ def _plan(
     limit: "Limit", x: Tensor, fields: tuple[Field, ...], contribution: Callable, tangents: bool
 ) -> TokenPlan | None:
     """The plan of these fields, made once."""
-    known = _plans.setdefault(limit, {})
-    key = (*map(id, fields), tangents)
-    if key not in known:
+
+    def make() -> TokenPlan | None:
         data = limit.evaluator(x[:1], None, torch.float64).data[0]
 
         def features(u: Inputs) -> int:
             return u.read(data[u.node]).shape[2]
 
-        found = compile_tokens(*fields, contribution=contribution, features=features, tangents=tangents)
-        while len(known) >= PLANS_KEPT:
-            del known[next(iter(known))]
-        known[key] = (found, fields)
-    return known[key][0]
+        return compile_tokens(*fields, contribution=contribution, features=features, tangents=tangents)
+
+    found: TokenPlan | None = kept(limit, ("tokens", tangents), fields, make)
+    return found
 
 
 def room(plan: TokenPlan) -> int:

@@ -1,24 +1,21 @@
 """Writes the operations of one program: nodes in order, slots taken and given back."""
 
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 
-from widthwise.kernels.engines import _codes
 from widthwise.kernels.engines import _tokens_codes as code
 from widthwise.kernels.engines._maps import Unfit
 from widthwise.kernels.engines._plan_rules import Transform
 from widthwise.kernels.engines._tokens_layout import Layout
 from widthwise.kernels.engines._tokens_nodes import Matrix, Node, Nodes, Term
 from widthwise.kernels.engines._tokens_scores import Weights
+from widthwise.kernels.engines._tokens_uses import Uses
 
-Sum = tuple[list[Term], int]
 CLOSE = 1e-14
 
 
-class Writer:
+class Writer(Uses):
     """One program.
 
     Args:
@@ -32,7 +29,8 @@ class Writer:
     """
 
     def __init__(self, nodes: Nodes, layout: Layout, *, own: bool, tangents: bool) -> None:
-        self.nodes, self.layout, self.own, self.tangents = nodes, layout, own, tangents
+        super().__init__(nodes, own=own)
+        self.layout, self.tangents = layout, tangents
         self.ops: list[np.ndarray] = []
         self.pars: list[np.ndarray] = []
         self.wanted: list[tuple] = []
@@ -41,8 +39,6 @@ class Writer:
         self.written: dict[int, list[int]] = {}
         self.free: list[int] = []
         self.taken = 0
-        self.uses: Counter[int] = Counter()
-        self.sums: dict[int, Sum] = {}
         self.done: set[tuple] = set()
         self.offset_tangents = False
         self.rules: dict[str, Callable[[int, Node], None]] = {
@@ -55,7 +51,7 @@ class Writer:
 
     def write(self, roots: list[int]) -> None:
         """All operations for these outputs."""
-        self._count(roots)
+        self.count(roots)
         for index, root in enumerate(roots):
             slot = self._emit(root)
             multiple = self.multiples[slot]
@@ -65,93 +61,9 @@ class Writer:
 
     def write_features(self, wanted: list[tuple]) -> None:
         """All operations that work these features out, and those that they need in turn."""
-        self._count([source for key in wanted for source in self._sources_of(key)])
+        self.count([source for key in wanted for source in self.sources_of(key)])
         for key in wanted:
             self._feature(key)
-
-    def _sources_of(self, key: tuple) -> list[int]:
-        """The nodes whose planes a feature is worked out from."""
-        if key[0] == "weights":
-            return [key[1].key] if key[1].key >= 0 else []
-        return [key[1]]
-
-    def _count(self, roots: list[int]) -> None:
-        """How often the plane of each node is read."""
-        plain: Counter[int] = Counter(roots)
-        for node in self._below(roots, self._needs):
-            plain.update(self._needs(node))
-        self.plain = plain
-        self.uses = Counter(roots)
-        for node in self._below(roots, self._reads):
-            self.uses.update(self._reads(node))
-
-    def _below(self, roots: list[int], below: Callable[[int], list[int]]) -> list[int]:
-        seen: dict[int, None] = {}
-        stack = list(roots)
-        while stack:
-            node = stack.pop()
-            if node not in seen:
-                seen[node] = None
-                stack.extend(below(node))
-        return list(seen)
-
-    def _needs(self, index: int) -> list[int]:
-        """Nodes below, as the graph has them."""
-        node = self.nodes[index]
-        found = list(node.children)
-        if self.own:
-            found += [source for key in self._features_of(node) for source in self._sources_of(key)]
-        return found
-
-    def _reads(self, index: int) -> list[int]:
-        """The same after sums of sums have been joined."""
-        if self.nodes[index].kind != "sum":
-            return self._needs(index)
-        return [term.node for term in self._sum(index)[0]]
-
-    def _features_of(self, node: Node) -> list[tuple]:
-        """Features that the operation of a node reads."""
-        if node.kind == "act":
-            transform: Transform = node.argument
-            rate = transform.first if transform.phi == _codes.SIN else 0.0
-            return [(kind, node.children[0], rate) for kind in transform.features]
-        if node.kind == "norm":
-            statistic, eps, pooled = node.argument
-            return [("norm", statistic, eps, pooled)]
-        if node.kind == "map" and isinstance(node.argument[1], Weights):
-            return [("weights", node.argument[1])]
-        return []
-
-    def _sum(self, index: int) -> Sum:
-        """Terms and constants of a sum, with the sums that it alone reads."""
-        if index not in self.sums:
-            node = self.nodes[index]
-            terms: dict[int, Term] = {}
-            size = node.size
-            value, tangent = np.zeros((size, size)), np.zeros((size, size))
-            if node.fixed >= 0:
-                value, tangent = self.nodes.constants(node.fixed)
-            for term in node.terms:
-                inner = self._inner(term.node)
-                if inner is None:
-                    _join(terms, term)
-                    continue
-                for below in inner[0]:
-                    _join(terms, term.of(below))
-                if inner[1] >= 0:
-                    first, second = term.of_fixed(*self.nodes.constants(inner[1]))
-                    value, tangent = value + first, tangent + second
-            fixed = self.nodes.fixed(value, tangent) if value.any() or tangent.any() else -1
-            self.sums[index] = (list(terms.values()), fixed)
-        return self.sums[index]
-
-    def _inner(self, index: int) -> Sum | None:
-        """The terms of a sum within a sum, where nothing is lost by working them out there."""
-        node = self.nodes[index]
-        if node.kind != "sum":
-            return None
-        found = self._sum(index)
-        return found if self.plain[index] == 1 or (len(found[0]) == 1 and found[1] < 0) else None
 
     # -- slots and operations ----------------------------------------------------------------------------------------
 
@@ -209,7 +121,7 @@ class Writer:
         self._multiple(slot, own / variance)
 
     def _sum_terms(self, index: int) -> tuple[list[Term], Matrix | None, Matrix | None]:
-        terms, fixed = self._sum(index)
+        terms, fixed = self.sum_of(index)
         return (terms, None, None) if fixed < 0 else (terms, *self.nodes.constants(fixed))
 
     def _common(self, terms: list[Term], value: Matrix | None, tangent: Matrix | None) -> float | None:
@@ -296,7 +208,7 @@ class Writer:
 
     def _act(self, index: int, node: Node) -> None:
         self._emit(node.children[0])
-        places = [self._feature(key) for key in self._features_of(node)]
+        places = [self._feature(key) for key in self.features_of(node)]
         transform: Transform = node.argument
         names = dict(zip(("FIRST_AT", "SECOND_AT"), places, strict=False))
         arguments = {"PHI": transform.phi, "FIRST": transform.first, "SECOND": transform.second, **names}
@@ -330,7 +242,7 @@ class Writer:
         return True
 
     def _norm(self, index: int, node: Node) -> None:
-        place = self._feature(self._features_of(node)[0])
+        place = self._feature(self.features_of(node)[0])
         self._emit(node.children[0])
         self._in_place(index, node, code.NORM, writes=False, FIRST_AT=place)
 
@@ -400,7 +312,7 @@ class Writer:
             if key not in self.wanted:
                 self.wanted.append(key)
             return place
-        sources = self._sources_of(key)
+        sources = self.sources_of(key)
         for source in sources:
             self._emit(source)
         if key not in self.done:
@@ -426,16 +338,6 @@ class Writer:
         first, second = (key[2], key[3]) if kind == "norm" else (key[2], 0.0)
         size, slot = self.nodes[node].size, self.slots_of[node]
         self._op(code.VARIANCE, size, SRC=slot, AT=place, KIND=code.KINDS[kind], FIRST=first, SECOND=second)
-
-
-def _join(terms: dict[int, Term], term: Term) -> None:
-    """Add a term to those of the same node."""
-    if term.node in terms:
-        old = terms[term.node]
-        term = replace(
-            old, scale=old.scale + term.scale, scale_t=old.scale_t + term.scale_t, ratio=old.ratio + term.ratio
-        )
-    terms[term.node] = term
 
 
 def _split(value: Matrix | None, tangent: Matrix | None) -> dict[str, float] | None:

@@ -69,7 +69,7 @@ class Runner:
         """``[outputs, 2, n1, n2]``; None where an input does not fit."""
         sides = (x1, x1 if x2 is None else x2)
         n1, n2 = (x.shape[0] for x in sides)
-        side = int(np.clip(KEPT_BYTES // (8 * self.plan.places), LEAST_SIDE, MOST_SIDE))
+        side = min(max(KEPT_BYTES // (8 * self.plan.places), LEAST_SIDE), MOST_SIDE)
         tiles = [(i, j) for i in range(0, n1, side) for j in range(0, n2, side) if x2 is not None or j >= i]
         result = np.empty((self.plan.outputs, 2, n1, n2), self.real)
         with progress("kernel tiles", len(tiles), show=show and len(tiles) > 1) as advance:
@@ -115,7 +115,10 @@ class Runner:
         lefts, rights = blocks(len(left), len(right), lanes, same)
         results = np.zeros((self.plan.outputs, 2, len(left), len(right)), self.real)
         self._run(self.plan.pair, lefts, rights, False, same, left, right, results)
-        return np.triu(results) + np.triu(results, 1).swapaxes(2, 3) if same else results
+        if same:
+            whole = torch.from_numpy(results)
+            torch.add(whole.triu(), whole.triu(1).mT, out=whole)
+        return results
 
     def _run(
         self,
