@@ -3,13 +3,16 @@
 import numba
 import numpy as np
 
+# Sums may be reordered; infinities and NaN keep their meaning, so that divergence shows.
+compiled = numba.njit(cache=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz", "arcp"})
 
-@numba.njit(cache=True, fastmath=True)
+
+@compiled
 def _softplus(x):  # type: ignore[no-untyped-def]
     return np.log1p(np.exp(-abs(x))) + max(x, 0.0)
 
 
-@numba.njit(cache=True, fastmath=True)
+@compiled
 def _dot(a, b):  # type: ignore[no-untyped-def]
     total = np.float32(0.0)
     for i in range(a.shape[0]):
@@ -17,7 +20,7 @@ def _dot(a, b):  # type: ignore[no-untyped-def]
     return total
 
 
-@numba.njit(cache=True, fastmath=True)
+@compiled
 def _pair(hidden, outputs, target, label, rate, decay, back):  # type: ignore[no-untyped-def]
     """One logistic regression step on one output vector; adds what goes back to `back`. Returns the loss."""
     row = outputs[target]
@@ -30,7 +33,7 @@ def _pair(hidden, outputs, target, label, rate, decay, back):  # type: ignore[no
     return _softplus(-score) if label else _softplus(score)
 
 
-@numba.njit(cache=True, fastmath=True)
+@compiled
 def _predict(hidden, outputs, word, noise, negative, rate, decay, back):  # type: ignore[no-untyped-def]
     """The target and its negatives; those that equal it are skipped."""
     loss = _pair(hidden, outputs, word, 1.0, rate, decay, back)
@@ -41,13 +44,13 @@ def _predict(hidden, outputs, word, noise, negative, rate, decay, back):  # type
     return loss
 
 
-@numba.njit(cache=True, fastmath=True)
+@compiled
 def _move(row, back, shrink):  # type: ignore[no-untyped-def]
     for i in range(row.shape[0]):
         row[i] = shrink * row[i] + back[i]
 
 
-@numba.njit(cache=True, fastmath=True)
+@compiled
 def _context(tokens, at, reach):  # type: ignore[no-untyped-def]
     """Positions of the context within the sentence: from `first` to `last`."""
     first, last = at, at
@@ -58,7 +61,7 @@ def _context(tokens, at, reach):  # type: ignore[no-untyped-def]
     return first, last
 
 
-@numba.njit(cache=True, fastmath=True)
+@compiled
 def _gather(tokens, first, last, at, embeddings, hidden):  # type: ignore[no-untyped-def]
     """Mean embedding of the context."""
     hidden[:] = 0
@@ -70,7 +73,7 @@ def _gather(tokens, first, last, at, embeddings, hidden):  # type: ignore[no-unt
                 hidden[i] += share * row[i]
 
 
-@numba.njit(cache=True, fastmath=True)
+@compiled
 def training_loops(  # type: ignore[no-untyped-def]
     tokens, embeddings, outputs, keep, noise, window, negative, rate, decay, epochs, skip_gram, frozen, seed
 ):
@@ -117,7 +120,7 @@ def training_loops(  # type: ignore[no-untyped-def]
     return losses
 
 
-@numba.njit(cache=True, fastmath=True)
+@compiled
 def held_out_loops(tokens, embeddings, outputs, noise, window, negative, skip_gram, seed):  # type: ignore[no-untyped-def]
     """Loss of each word of a text given its full context, against seeded negatives."""
     np.random.seed(seed)
