@@ -45,7 +45,7 @@ CASES = {
     "width zero": (["--width", 0], "width 0"),
     "no rule": (
         ["--model", "net.py:unruled", "--kernel", "infinite"],
-        "instance_norm.* in module '1'.*kernel='empirical'",
+        "softmax.* in module '1'.*kernel='empirical'",
     ),
     "unknown data": (["--data", "digts"], "did you mean digits"),
     "missing data": (["--data", "nowhere.npz"], "nowhere.npz does not exist"),

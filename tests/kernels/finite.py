@@ -58,7 +58,7 @@ def slopes(network: Network, widths: tuple[int, ...], draws: int) -> list[tuple[
     grow like the width and those of the others do not, so that only a part has one power law. Scales have to have a
     limit: where the module's own initialisation changes from width to width so does the size of the error.
     """
-    hidden = Network(_hidden_only(network.build), network.shape, network.tokens)
+    hidden = Network(hidden_only(network.build), network.shape, network.tokens)
     errors = []
     for width in widths:
         limit, x = limit_at(hidden, width)
@@ -76,7 +76,7 @@ def slopes(network: Network, widths: tuple[int, ...], draws: int) -> list[tuple[
     return fitted
 
 
-def _hidden_only(build: Callable[[int], nn.Module]) -> Callable[[int], nn.Module]:
+def hidden_only(build: Callable[[int], nn.Module]) -> Callable[[int], nn.Module]:
     """The network with nothing trained but the matrices of which two axes grow with the width."""
     shapes = [[parameter.shape for parameter in build(width).parameters()] for width in (16, 32)]
     grown = [sum(a != b for a, b in zip(*pair, strict=True)) > 1 for pair in zip(*shapes, strict=True)]

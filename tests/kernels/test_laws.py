@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from tests.kernels.networks import NETWORKS, OUTPUTS, Function, Network
 from widthwise.core import DataError, ModelError, seeded
-from widthwise.kernels import _limit, infinite
+from widthwise.kernels import _certificate, _evaluation, infinite
 from widthwise.program import trace
 
 WIDTH = 16
@@ -57,7 +57,7 @@ def test_gram_matrices(network, monkeypatch):
         close(one, other.T, exact)
         close(one, gram[:2, 2:], exact)
 
-    monkeypatch.setattr(_limit, "TILE_BYTES", 1)
+    monkeypatch.setattr(_evaluation, "TILE_BYTES", 1)
     assert limit.tile_side() == 1
     for gram, other in zip(whole, limit(x), strict=True):
         close(other, gram, exact)
@@ -212,4 +212,4 @@ def test_token_outside_the_table():
 
 def test_unknown_parametrization():
     with pytest.raises(DataError, match="'mup' is not one of ntk, plain, standard"):
-        getattr(_limit.contribution_of, "__wrapped__", _limit.contribution_of)("mup")
+        getattr(_certificate.contribution_of, "__wrapped__", _certificate.contribution_of)("mup")

@@ -78,22 +78,7 @@ CASES = {
         lambda: wide(lambda m, x: m.last(m.norm(m.first(x).transpose(1, 2)).mean(2)), 5, norm=nn.LayerNorm(6)),
         SEQUENCES, "layer_norm", "over positions only",
     ),
-    "instance norm": (
-        lambda: nn.Sequential(nn.Conv1d(6, N, 3), nn.GroupNorm(N, N), nn.ReLU(), nn.Flatten(), last(3 * N)),
-        SEQUENCES, "group_norm", "module '1'",
-    ),
     "constant matrix": (constant_matrix, VECTORS, "linear", "constant"),
-    "token mixing": (
-        lambda: wide(lambda m, x: m.last(m.mix(relu(m.first(x)).transpose(1, 2)).mean(2)), 5, mix=nn.Linear(6, 6)),
-        SEQUENCES, "linear", "positions",
-    ),
-    "token mixing to another length": (
-        lambda: Function(
-            lambda m, x: m.last(relu(m.mix(relu(m.first(x)).transpose(1, 2))).flatten(1)),
-            first=nn.Linear(5, N), mix=nn.Linear(6, 12), last=last(12 * N),
-        ),
-        SEQUENCES, "linear", "positions",
-    ),
     "shuffled channels": (
         lambda: wide(lambda m, x: m.last(m.first(x) + m.first(x).view(-1, 4, 4).transpose(1, 2).reshape(-1, N))),
         VECTORS, "aten.", "axes",

@@ -31,7 +31,8 @@ class UnsupportedOperation(WidthwiseError):
         place = f" in module '{module_path}'" if module_path else ""
         super().__init__(
             f"operation {op}{place}: {reason}; "
-            "use kernel='empirical' (ww.empirical_ntk) or kernel='monte-carlo' (ww.monte_carlo_kernel) instead."
+            "use ww.empirical_ntk or ww.monte_carlo_kernel instead (in a forecast kernel='empirical' or "
+            "kernel='monte-carlo')."
         )
 
 

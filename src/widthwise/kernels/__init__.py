@@ -5,9 +5,9 @@ from widthwise.kernels._criticality import Susceptibility, susceptibility
 from widthwise.kernels._deep_kernels import DeepKernels, deep_kernels
 from widthwise.kernels._init_report import InitReport, init_report
 from widthwise.kernels._limit import CertificateRow, KernelPair, Limit, Parametrization, infinite
-from widthwise.kernels._lowering import RULES, rule
 from widthwise.kernels._monte_carlo import MonteCarloKernel, monte_carlo_kernel
 from widthwise.kernels._phase_diagram import CriticalLine, PhaseDiagram, critical_line, phase_diagram
+from widthwise.kernels._registry import RULES, rule
 from widthwise.kernels.regression import (
     FeatureError,
     GradientFeatures,

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from widthwise.kernels._attention_draws import Draws
 from widthwise.kernels._attention_scores import attention_weights, phases, shift
-from widthwise.kernels._fields import Field, position_diagonal
+from widthwise.kernels._contractions import position_diagonal
+from widthwise.kernels._fields import Field
 from widthwise.kernels._fields_attention import Attended, Gated, Rotated, Scores
 from widthwise.kernels._origins import independent
 from widthwise.kernels._structure import Ask, total

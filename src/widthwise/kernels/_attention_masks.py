@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from widthwise.kernels._fields_attention import Mask
-from widthwise.kernels._lowering import Concrete
+from widthwise.kernels._registry import Concrete
 from widthwise.program import Axis, AxisKind, axis_size
 
 

@@ -16,7 +16,8 @@ from widthwise.core import Value, available_bytes, progress
 from widthwise.kernels import _coordinates_fields  # noqa: F401 (registers fields)
 from widthwise.kernels._batch import Batch, joined
 from widthwise.kernels._coordinates_backward import Backward
-from widthwise.kernels._coordinates_values import Contribution, Coordinates, check_drawable
+from widthwise.kernels._coordinates_draws import check_drawable
+from widthwise.kernels._coordinates_values import Contribution, Coordinates
 from widthwise.kernels._fields import Field, Product, Sum
 from widthwise.kernels._fields_joint import Joint, is_average
 from widthwise.kernels._walks import below

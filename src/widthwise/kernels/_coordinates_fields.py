@@ -9,7 +9,7 @@ from widthwise.kernels._fields_filtered import Dropped, Filtered, Tap
 from widthwise.kernels._fields_stacked import Stacked
 
 
-@Coordinates.draw.register  # type: ignore[attr-defined]
+@Coordinates.draw.register(Stacked)  # type: ignore[attr-defined]
 def _stacked(run: Coordinates, field: Stacked) -> Track:
     """Parts side by side; one that covers a single entry lacks the axis."""
     tracks = [run.track(part) for part in field.parts]
@@ -24,12 +24,12 @@ def _stacked(run: Coordinates, field: Stacked) -> Track:
     return Track(value, joined([torch.zeros_like(t.value) if t.tangent is None else t.tangent for t in tracks]))
 
 
-@Coordinates.draw.register  # type: ignore[attr-defined]
+@Coordinates.draw.register(Filtered)  # type: ignore[attr-defined]
 def _filtered(run: Coordinates, field: Filtered) -> Track:
     return run.function(field.function, [run.track(source) for source in field.sources])
 
 
-@Coordinates.draw.register  # type: ignore[attr-defined]
+@Coordinates.draw.register(Tap)  # type: ignore[attr-defined]
 def _tap(run: Coordinates, field: Tap) -> Track:
     """A number of each coordinate, the same for all inputs and positions."""
     shape = (run.samples, run.count, *field.positions)
@@ -44,7 +44,7 @@ def _tap(run: Coordinates, field: Tap) -> Track:
     return Track(entries("value", float(field.variance)), entries("tangent", factor) if factor else None)
 
 
-@Coordinates.draw.register  # type: ignore[attr-defined]
+@Coordinates.draw.register(Dropped)  # type: ignore[attr-defined]
 def _dropped(run: Coordinates, field: Dropped) -> Track:
     """Kept with probability `keep`; each input draws its own mask."""
     source = run.track(field.source)

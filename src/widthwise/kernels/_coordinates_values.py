@@ -15,17 +15,10 @@ import torch
 from torch import Tensor
 
 from widthwise.core import UnsupportedOperation, derived_seed
-from widthwise.kernels._affine import constant_part
 from widthwise.kernels._coordinates_matrices import Acting, Blocks, NoTranspose, RandomMatrix, Track, moments
 from widthwise.kernels._fields import (
-    Centred,
-    Concat,
     Field,
     Gained,
-    Image,
-    Inputs,
-    Local,
-    Moved,
     Normalised,
     Offset,
     Product,
@@ -34,7 +27,7 @@ from widthwise.kernels._fields import (
     Sum,
     Tokens,
 )
-from widthwise.kernels._fields_joint import Averaged, Joint
+from widthwise.kernels._fields_joint import Joint
 from widthwise.kernels._pieces import CutWeight, check_apart
 from widthwise.kernels._walks import in_order, operands
 from widthwise.program import Weight
@@ -169,52 +162,7 @@ class Coordinates:
     @singledispatchmethod
     def draw(self, field: Field) -> Track | Blocks:
         """Samples of a field from those of what it is made from; one rule for each kind of field."""
-        raise UnsupportedOperation(_word(field), "", "samples of one coordinate cannot show it")
-
-    @draw.register
-    def _(self, field: Inputs) -> Track:
-        """Coordinates of data are its features: each is shown equally often."""
-        features = field.read(self.data[field.node].to(self.dtype))
-        shuffle = torch.Generator().manual_seed(derived_seed(self.seed, "features"))
-        chosen = torch.arange(self.samples)[torch.randperm(self.samples, generator=shuffle)] % features.shape[2]
-        return Track(features[..., chosen].movedim(2, 0).reshape(self.samples, -1, *field.positions), None, features)
-
-    @draw.register
-    def _(self, field: Tokens) -> Track:
-        indices = self.data[field.node]
-        known = indices.unique()
-        tables = []
-        for what in ("value", "tangent"):
-            columns = [self.vector(f"{field.weight.name}[{token}]", what, (1,)) for token in known.tolist()]
-            tables.append(torch.cat(columns, 1) * (known != field.padding))
-        placed = torch.searchsorted(known, indices).reshape(-1, *field.positions)
-        placed = placed if field.batched else placed.expand(self.count, *field.positions)
-        factor = self.contribution(field.weight, float(field.variance), 1) if self.tangents else 0.0
-        value, tangent = (table[:, placed] for table in tables)
-        return Track(value * float(field.variance) ** 0.5, tangent * factor**0.5 if factor else None)
-
-    @draw.register
-    def _(self, field: Shared) -> Track:
-        entries = self._spread(field, "value") * float(field.variance) ** 0.5
-        return Track(entries, self._parameter(field, float(field.variance)))
-
-    @draw.register
-    def _(self, field: Offset) -> Track:
-        shape = (self.samples, self.count, *field.positions)
-        return Track(torch.full(shape, field.value, dtype=self.dtype), self._parameter(field, 0.0))
-
-    def _parameter(self, field: Shared | Offset, variance: float) -> Tensor | None:
-        if field.weight is None or not self.tangents:
-            return None
-        factor = self.contribution(field.weight, variance, 1)
-        return self._spread(field, "tangent") * factor**0.5 if factor else None
-
-    def _spread(self, field: Shared | Offset, what: str) -> Tensor:
-        assert field.weight is not None
-        own = tuple(size for size, here in zip(field.positions, field.own, strict=True) if here)
-        shape = tuple(size if here else 1 for size, here in zip(field.positions, field.own, strict=True))
-        entries = self.vector(field.weight.name, what, own).reshape(self.samples, 1, *shape)
-        return entries.expand(self.samples, self.count, *field.positions)
+        raise UnsupportedOperation(type(field).__name__.lower(), "", "samples of one coordinate cannot show it")
 
     @draw.register
     def _(self, field: Product) -> Track:
@@ -249,27 +197,6 @@ class Coordinates:
         first = field.weight.value.numel() // contracted
         return self.contribution(field.weight, variance * first / contracted, first) * contracted / first
 
-    @draw.register
-    def _(self, field: Sum) -> Track:
-        tracks = [(scale, self.track(term)) for scale, term in field.terms]
-        value = sum((scale * track.value for scale, track in tracks[1:]), tracks[0][0] * tracks[0][1].value)
-        tangents = [scale * track.tangent for scale, track in tracks if track.tangent is not None]
-        return Track(value, sum(tangents[1:], tangents[0]) if tangents else None)
-
-    @draw.register
-    def _(self, field: Moved) -> Track:
-        source = self.track(field.source)
-        return self._linear(source, lambda x: field.move.apply(x.flatten(0, 1)).unflatten(0, x.shape[:2]))
-
-    def _linear(self, source: Track, change: Callable[[Tensor], Tensor]) -> Track:
-        return Track(change(source.value), None if source.tangent is None else change(source.tangent))
-
-    @draw.register
-    def _(self, field: Normalised) -> Track:
-        """Statistics are means over coordinates: numbers, whose derivative vanishes by symmetry."""
-        scale = self.norm_scale(field)
-        return self._linear(self.track(field.source), lambda x: x * scale)
-
     def norm_scale(self, field: Normalised) -> Tensor:
         """``1 / sqrt(E statistic^2 + eps)``, ``[n, *P]`` or, pooled, ``[n, 1, ...]``."""
         statistic = self.values[id(field.statistic)]
@@ -283,38 +210,6 @@ class Coordinates:
         """``[n, *P]``, or its mean over positions ``[n, 1, ...]``."""
         positions = tuple(range(1, means.dim()))
         return means.mean(positions, keepdim=True) if over_positions and positions else means
-
-    @draw.register
-    def _(self, field: Centred) -> Track:
-        source = self.track(field.source)
-        if field.gaussian:
-            return Track(source.value - (constant_part(field.source) or 0.0), source.tangent)
-        return Track(source.value - self.pooled(source.value.mean(0), field.pooled), source.tangent)
-
-    @draw.register
-    def _(self, field: Gained) -> Track:
-        source = self.track(field.source)
-        tangent = None if source.tangent is None else field.value * source.tangent
-        factor = self.contribution(field.weight, 0.0, 1) if self.tangents else 0.0
-        if factor:
-            entry = self.vector(field.weight.name, "tangent", (1,)) * factor**0.5
-            own = source.value * entry.reshape(-1, *(1,) * (source.value.dim() - 1))
-            tangent = own if tangent is None else tangent + own
-        return Track(field.value * source.value, tangent)
-
-    @draw.register
-    def _(self, field: Image) -> Track:
-        source = self.track(field.source)
-        slope = None if source.tangent is None else field.activation.derivative(source.value) * source.tangent
-        return Track(field.activation.function(source.value), slope)
-
-    @draw.register
-    def _(self, field: Local) -> Track:
-        return self.function(field.function, [self.track(source) for source in field.sources])
-
-    @draw.register
-    def _(self, field: Joint) -> Track:
-        return self.function(self.over_samples(field), [self.track(source) for source in field.sources])
 
     def over_samples(self, field: Joint) -> Callable[..., Tensor]:
         """A joint function on ``[M, n, *P]``: each batch on its own, or all examples alike."""
@@ -336,16 +231,6 @@ class Coordinates:
             return Track(function(*values))
         slopes = tuple(torch.zeros_like(t.value) if t.tangent is None else t.tangent for t in tracks)
         return Track(*torch.func.jvp(function, values, slopes))
-
-    @draw.register
-    def _(self, field: Concat) -> Blocks:
-        return Blocks(tuple(self.track(part) for part in field.parts), field.fractions)
-
-    @draw.register
-    def _(self, field: Averaged) -> Track:
-        """One number for each input; its derivative is of another order, and left to the backward pass."""
-        source = self.track(field.source)
-        return Track((field.scale * source.value.mean(0)).expand(self.samples, *source.value.shape[1:]))
 
     # -- results -----------------------------------------------------------------------------------------------------
 
@@ -387,22 +272,6 @@ class Coordinates:
         return sum(terms[1:], terms[0]) if terms else None
 
 
-class NotDrawable(UnsupportedOperation):
-    """Samples of one coordinate cannot show a kind of field."""
-
-
-def check_drawable(fields: list[Field]) -> None:
-    """Samples of one coordinate have to show all that the fields depend on.
-
-    Raises:
-        NotDrawable: they cannot.
-    """
-    draw = Coordinates.__dict__["draw"].dispatcher
-    for one in (one for field in fields for one in in_order(field)):
-        if draw.dispatch(type(one)) is draw.dispatch(Field):
-            raise NotDrawable(_word(one), "", "samples of one coordinate cannot show it")
-
-
 def _check_cuts(order: list[Field]) -> None:
     """Cuts of one weight are drawn apart, so that they have to have no rows in common."""
     for one in (one for one in order if isinstance(getattr(one, "weight", None), CutWeight)):
@@ -418,12 +287,6 @@ def _sobol(dimensions: int, samples: int, seed: int) -> Tensor:
 def _square(value: Track | Blocks) -> Tensor:
     parts = value.parts if isinstance(value, Blocks) else (value,)
     return torch.cat([part.value.square().mean(0).flatten() for part in parts])
-
-
-def _word(field: Field) -> str:
-    return {"Attended": "attention", "Rotated": "rotary positions"}.get(
-        type(field).__name__, type(field).__name__.lower()
-    )
 
 
 def _place(field: Field) -> str:

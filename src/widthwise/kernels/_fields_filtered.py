@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from widthwise.kernels._fields import Contraction, Field, Sizes
+from widthwise.kernels._contractions import Contraction
+from widthwise.kernels._fields import Field, Sizes
 from widthwise.program import Weight
 
 

@@ -3,9 +3,7 @@
 Rules live in the ``_rules_*.py`` files and register themselves by operation name; a new operation is one function.
 """
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
 from math import prod
 from typing import Any
 
@@ -15,105 +13,13 @@ from widthwise.core import UnsupportedOperation
 from widthwise.kernels._checks import check_field, check_inputs, check_storage, coordinates
 from widthwise.kernels._concrete import constant_of
 from widthwise.kernels._fields import Field, Inputs, Offset, Shared, Sizes, combine
-from widthwise.kernels._pieces import Pieces
+from widthwise.kernels._mixed_axes import coordinates_only, parted
+from widthwise.kernels._pieces import NoPiece, Pieces
 from widthwise.kernels._positions import broadcast
+from widthwise.kernels._registry import RULES_ON, Concrete, Lowered, Rule, find_rule
+from widthwise.kernels._scales import Scales, constant_value
+from widthwise.kernels._token_axes import with_token_axes
 from widthwise.program import Axis, AxisKind, Node, Program, Ref, Role, Weight
-
-
-@dataclass(frozen=True)
-class Concrete:
-    """The value of a node that no random weight has touched: computed with real tensors.
-
-    Attributes:
-        node: its name.
-        batched: whether it depends on the inputs; constants do not.
-    """
-
-    node: str
-    batched: bool
-
-
-@dataclass(frozen=True)
-class Transposed:
-    """A parameter matrix with its two axes exchanged."""
-
-    weight: Weight
-
-
-@dataclass(frozen=True)
-class Several:
-    """The results of an operation that has several (a split); None for those that have no rule."""
-
-    results: tuple[Any, ...]
-
-
-class Intermediate:
-    """A value inside a pattern of operations (attention scores, a norm's statistic) that only some of them may read.
-
-    Attributes:
-        reason: why no other operation may.
-    """
-
-    reason = "only some operations may read it"
-
-
-Lowered = Field | Concrete | Weight | Transposed | Several | Intermediate
-Rule = Callable[["Lowering", Node], Lowered]
-
-RULES: dict[str, Rule] = {}
-RULES_ON: dict[type, dict[str, Rule]] = {}
-"""Rules for operations on intermediate values, by the type of the value."""
-
-
-def rule(*operations: str) -> Callable[[Rule], Rule]:
-    """Register a rule under the ATen overloads that it reads (in-place variants are found by themselves)."""
-
-    def register(function: Rule) -> Rule:
-        RULES.update(dict.fromkeys(operations, function))
-        return function
-
-    return register
-
-
-def rule_on(kind: type, *operations: str) -> Callable[[Rule], Rule]:
-    """Register a rule for operations of which an operand is an intermediate value of this type."""
-
-    def register(function: Rule) -> Rule:
-        RULES_ON.setdefault(kind, {}).update(dict.fromkeys(operations, function))
-        return function
-
-    return register
-
-
-def find_rule(op: str, rules: dict[str, Rule] | None = None) -> Rule | None:
-    """The rule of an operation; ``aten.relu_.default`` is read as ``aten.relu.default``."""
-    rules = RULES if rules is None else rules
-    if op in rules:
-        return rules[op]
-    parts = op.split(".")
-    return rules.get(".".join([parts[0], parts[1].rstrip("_"), *parts[2:]])) if len(parts) > 2 else None
-
-
-Override = float | Tensor | Mapping[str, float | Tensor] | None
-
-
-@dataclass
-class Scales:
-    """Overrides of what is read off the module's tensors; None keeps the module's own.
-
-    Scalar tensors may require gradients. A dict maps name patterns (as in `fnmatch`) to values: the first that fits
-    wins.
-    """
-
-    weight_std: Override = None
-    bias_std: Override = None
-
-    @staticmethod
-    def pick(override: Override, name: str) -> float | Tensor | None:
-        """The override for a weight name, if any."""
-        if isinstance(override, Mapping):
-            return next((value for pattern, value in override.items() if fnmatchcase(name, pattern)), None)
-        return override
 
 
 @dataclass
@@ -150,6 +56,7 @@ class Lowering:
         Raises:
             UnsupportedOperation: a node on the way to the output has no rule.
         """
+        self.program = with_token_axes(self.program)
         self.weights = {weight.name: weight for weight in self.program.weights}
         needed = self._needed()
         check_inputs(self.program, needed)
@@ -183,6 +90,10 @@ class Lowering:
             return Concrete(node.name, batched=any(operand.batched for operand in operands))
         value = self._rule_for(node, operands)(self, node)
         if isinstance(value, Field):
+            try:
+                value = parted(value, node.axes or (), self.pieces)
+            except NoPiece as reason:
+                raise self.refuse(node, f"it makes positions of coordinates not of one law ({reason})") from None
             check_field(self, node, value, position_sizes(node.axes or ()))
         return value
 
@@ -368,7 +279,7 @@ class Lowering:
             return product
         if not isinstance(self.value(bias), Weight):
             raise self.refuse(node, "its bias is computed, not a parameter")
-        axes = self.axes(bias)
+        axes = coordinates_only(self.axes(bias))
         if position_sizes(axes):
             return combine([(1.0, product), (1.0, self.aligned(bias, node))])
         vector = self.vector(self.value(bias), axes, node)
@@ -385,19 +296,3 @@ def _examples(tensor: Tensor, axes: tuple[Axis, ...]) -> int:
 def position_sizes(axes: tuple[Axis, ...]) -> Sizes:
     """Sizes of the position factors, in the order of the tensor's axes."""
     return tuple(factor.size for axis in axes for factor in axis if factor.kind is AxisKind.POSITION)
-
-
-def constant_value(weight: Weight) -> float | None:
-    """The one value that all entries of a weight have at initialisation, None where they are random."""
-    return weight.init_mean if weight.init_std == 0.0 else None
-
-
-@rule_on(Several, "getitem")
-def one_of_several(run: Lowering, node: Node) -> Lowered:
-    """One result of an operation that has several."""
-    results = run.value(node.args[0]).results
-    value = results[node.args[1]]
-    if value is None:
-        raise run.refuse(node, "this result of the operation has no rule")
-    run.rules[node.name] = "exact"
-    return value

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from widthwise.core import DataError
 from widthwise.kernels._attention import special, special_mean
+from widthwise.kernels._contractions import position_diagonal
 from widthwise.kernels._fields import (
     Centred,
     Concat,
@@ -22,7 +23,6 @@ from widthwise.kernels._fields import (
     Shared,
     Sum,
     Tokens,
-    position_diagonal,
 )
 from widthwise.kernels._fields_attention import Attended, Gated
 from widthwise.kernels._fields_filtered import Dropped, Filtered, Tap

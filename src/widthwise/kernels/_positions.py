@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from widthwise.kernels._fields import Contraction, Field, Move, Moved, Sizes
+from widthwise.kernels._contractions import Contraction, Move
+from widthwise.kernels._fields import Field, Moved, Sizes
 
 SMALL = 64
 """Up to so many result positions, a position map is applied as a matrix product: faster than shifting short rows."""
@@ -83,6 +84,17 @@ def convolved(
 
     key = ("convolved", image, kernel, stride, tuple(padding), dilation)
     return Contraction(positions, key, diagonal, full, needs_diagonal_only=prod(out) == 1)
+
+
+def after(first: Contraction, second: Contraction) -> Contraction:
+    """One contraction of positions after another, by the same matrix."""
+    return Contraction(
+        second.positions,
+        (*second.key, first.key),
+        lambda moment: second.diagonal(first.diagonal(moment)),
+        lambda moment: second.full(first.full(moment)),
+        needs_diagonal_only=second.needs_diagonal_only,
+    )
 
 
 def _matrix_of(apply: Callable[[Tensor], Tensor], sites: int) -> Callable[[Tensor], Tensor]:

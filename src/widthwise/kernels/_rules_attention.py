@@ -18,17 +18,9 @@ from widthwise.kernels._attention_masks import added, given, left_out, lower_tri
 from widthwise.kernels._checks import coordinates
 from widthwise.kernels._fields import Field, Sum, combine
 from widthwise.kernels._fields_attention import Attended, Growth, Mask, Rotated, Scores
-from widthwise.kernels._lowering import (
-    Concrete,
-    Intermediate,
-    Lowered,
-    Lowering,
-    Transposed,
-    position_sizes,
-    rule,
-    rule_on,
-)
+from widthwise.kernels._lowering import Lowering, position_sizes
 from widthwise.kernels._origins import independent
+from widthwise.kernels._registry import Concrete, Intermediate, Lowered, Transposed, rule, rule_on
 from widthwise.kernels._rules_linear import matmul as weight_product
 from widthwise.kernels._rules_shape import rearranged
 from widthwise.program import Axis, AxisKind, Node, Ref, Weight, axis_size
@@ -164,12 +156,10 @@ def _mask(run: Lowering, node: Node, argument: Any, scores: Scores, lead: tuple[
 def product(run: Lowering, node: Node) -> Lowered:
     """A product of two operands: by a parameter, of queries and keys, or of given weights and values."""
     left, right = (run.value(argument) for argument in node.args[:2])
-    if isinstance(right, (Weight, Transposed)) or not isinstance(right, Field):
+    if any(isinstance(one, (Weight, Transposed)) for one in (left, right)) or not isinstance(right, Field):
         return weight_product(run, node)
     if isinstance(left, Concrete):
         return _averaged_by_data(run, node)
-    if isinstance(left, (Weight, Transposed)):
-        raise run.refuse(node, "its matrix mixes positions (or acts from the left), not coordinates")
     scores, lead = scores_of(run, node, node.args[0], node.args[1], 1.0, transposed=True)
     run.rules[node.name] = "exact"
     return Affinity(scores, lead)

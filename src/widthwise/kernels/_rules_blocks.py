@@ -7,8 +7,9 @@ import torch
 from widthwise.kernels._checks import COORDINATES
 from widthwise.kernels._fields import Concat, Field, Offset, blockwise
 from widthwise.kernels._fields_stacked import Stacked, picked, stack
-from widthwise.kernels._lowering import Lowered, Lowering, position_sizes, rule
+from widthwise.kernels._lowering import Lowering, position_sizes
 from widthwise.kernels._positions import reshaped
+from widthwise.kernels._registry import Lowered, rule
 from widthwise.program import AxisKind, Node, Ref, axis_size
 
 

@@ -9,14 +9,13 @@ import torch
 from torch import Tensor
 
 from widthwise.kernels._checks import check_contracted
+from widthwise.kernels._contractions import Contraction, Move
 from widthwise.kernels._fields import (
     Concat,
-    Contraction,
     Field,
     Gained,
     Image,
     Inputs,
-    Move,
     Moved,
     Normalised,
     Product,
@@ -25,9 +24,10 @@ from widthwise.kernels._fields import (
     combine,
 )
 from widthwise.kernels._fields_filtered import Filtered, Tap
-from widthwise.kernels._lowering import Concrete, Lowered, Lowering, position_sizes, rule
+from widthwise.kernels._lowering import Lowering, position_sizes
 from widthwise.kernels._pieces import NoPiece
 from widthwise.kernels._positions import convolved, pointwise
+from widthwise.kernels._registry import Concrete, Lowered, rule
 from widthwise.kernels._rules_linear import Filters, convolution_of, convolution_of_data, filters, spread
 from widthwise.program import AxisKind, Node, Weight, axis_size
 

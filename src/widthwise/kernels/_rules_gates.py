@@ -10,10 +10,11 @@ from torch import Tensor
 from widthwise.kernels._checks import COORDINATES, coordinates
 from widthwise.kernels._fields import Field, Offset, blockwise
 from widthwise.kernels._fields_attention import Gated, Rotated
-from widthwise.kernels._lowering import Intermediate, Lowered, Lowering, Several, position_sizes, rule, rule_on
+from widthwise.kernels._lowering import Lowering, position_sizes
 from widthwise.kernels._origins import independent
 from widthwise.kernels._pieces import NoPiece, chosen, turned_halves
 from widthwise.kernels._positions import moved
+from widthwise.kernels._registry import Intermediate, Lowered, Several, rule, rule_on
 from widthwise.kernels._rules_pointwise import image, multiply
 from widthwise.kernels._rules_shape import expanded as plain_expand
 from widthwise.kernels._rules_shape import gathered, positionwise
@@ -227,3 +228,14 @@ def gated_linear(run: Lowering, node: Node) -> Lowered:
     gate = blockwise(lambda part: image(run, node, ACTIVATIONS["sigmoid"](), part), gate)
     run.rules[node.name] = "exact" if independent((value,), (gate,)) else "sampled"
     return Gated(torch.mul, (value, gate), "gated linear unit")
+
+
+@rule_on(Several, "getitem")
+def one_of_several(run: Lowering, node: Node) -> Lowered:
+    """One result of an operation that has several."""
+    results = run.value(node.args[0]).results
+    value = results[node.args[1]]
+    if value is None:
+        raise run.refuse(node, "this result of the operation has no rule")
+    run.rules[node.name] = "exact"
+    return value

@@ -8,9 +8,13 @@ import torch
 from torch import Tensor
 
 from widthwise.kernels._checks import check_contracted
-from widthwise.kernels._fields import Field, Inputs, Offset, Product, Tokens, combine
-from widthwise.kernels._lowering import Concrete, Lowered, Lowering, Scales, Transposed, position_sizes, rule
-from widthwise.kernels._positions import convolved, flattened, patches, pointwise
+from widthwise.kernels._fields import Field, Inputs, Offset, Product, combine
+from widthwise.kernels._lowering import Lowering, position_sizes
+from widthwise.kernels._patterns import pattern_of
+from widthwise.kernels._positions import after, convolved, flattened, patches, pointwise
+from widthwise.kernels._registry import Concrete, Lowered, Transposed, rule
+from widthwise.kernels._rules_contract import contract, multiplied
+from widthwise.kernels._rules_tokens import mixed, mixes_positions, with_given_bias
 from widthwise.program import Node, Ref, Weight, axis_size
 
 
@@ -41,18 +45,14 @@ def contract_last_axis(run: Lowering, node: Node, operand: Ref, matrix: Any, *, 
         layout = tuple((factor.kind, factor.size) for factor in axes[-1])
         contraction = flattened(field.positions, gone, layout) if last else pointwise(field.positions)
     way = (rows_are_outputs or len(value.shape) == 1, contraction.key)
-    run.used(value, way, node)
-    run.rules[node.name] = "sampled, transposes" if value.name in run.transposes else "exact"
-    variance = run.matrix(value, fan_in, node)
-    transposed = way != run.uses[value.name]
-    if transposed and Scales.pick(run.scales.weight_std, value.name) is not None:
-        variance = variance * fan_in / (value.value.numel() / fan_in)
-    gaussian = value.name not in run.transposes  # a transpose adds what the matrix has been multiplied with
-    return Product(value, variance, fan_in, field, contraction, gaussian, transposed)
+    return multiplied(run, node, value, field, contraction, (fan_in, way))
 
 
 @rule("aten.linear.default")
 def linear(run: Lowering, node: Node) -> Lowered:
+    pattern = pattern_of(run.program, node)
+    if pattern is not None and mixes_positions(run, pattern):
+        return with_given_bias(run, node, mixed(run, node, pattern), run.arg(node, 2, "bias"))
     product = contract_last_axis(run, node, node.args[0], node.args[1], rows_are_outputs=True)
     return run.with_bias(product, run.arg(node, 2, "bias"), node)
 
@@ -65,12 +65,16 @@ def addmm(run: Lowering, node: Node) -> Lowered:
     return combine([(scale, product), (of_added, run.aligned(added, node))])
 
 
-@rule("aten.matmul.default", "aten.mm.default", "aten.mv.default")
+@rule("aten.matmul.default", "aten.mm.default", "aten.mv.default", "aten.bmm.default")
 def matmul(run: Lowering, node: Node) -> Lowered:
-    weight = run.value(node.args[1])
-    if isinstance(weight, Weight) and len(weight.shape) > 2:
-        raise run.refuse(node, "it multiplies by a stack of matrices")
-    return contract_last_axis(run, node, node.args[0], node.args[1], rows_are_outputs=False)
+    pattern = pattern_of(run.program, node)
+    if pattern is None or run.is_zero(pattern.operand):
+        return contract_last_axis(run, node, node.args[0], node.args[1], rows_are_outputs=False)
+    if mixes_positions(run, pattern):
+        return mixed(run, node, pattern)
+    if pattern.matrix == node.args[1] and len(pattern.letters[1]) <= 2:
+        return contract_last_axis(run, node, node.args[0], node.args[1], rows_are_outputs=False)
+    return contract(run, node, pattern)
 
 
 def spread(value: Any, count: int) -> tuple[int, ...]:
@@ -120,7 +124,7 @@ def filters(run: Lowering, node: Node) -> Filters:
     stride, dilation = (spread(run.arg(node, i, name, 1), dims) for i, name in ((3, "stride"), (5, "dilation")))
     padding = _padding(run.arg(node, 4, "padding", 0), kernel, dilation)
     axes = run.axes(node.args[0])
-    if len(axes) != dims + 2 or position_sizes(axes[:2]):
+    if len(axes) != dims + 2 or position_sizes(axes[:1]):
         raise run.refuse(node, "its operand is not batch, channels and image axes")
     image = tuple(axis_size(axis) for axis in axes[2:])
     return Filters(weight, run.arg(node, 6, "groups", 1), kernel, stride, padding, dilation, image)
@@ -142,27 +146,16 @@ def convolution_of_data(run: Lowering, node: Node, bank: Filters, channels: slic
 
 def convolution_of(run: Lowering, node: Node, bank: Filters, field: Field) -> Product:
     """Filters on a random field."""
-    check_contracted(run, node, run.axes(node.args[0]), 1)
-    if prod(field.positions) != prod(bank.image):
+    axes = run.axes(node.args[0])
+    check_contracted(run, node, axes, 1)
+    inside = len(position_sizes(axes[1:2]))
+    if prod(field.positions[inside:]) != prod(bank.image):
         raise run.refuse(node, "its image axes do not hold all positions")
-    contraction = convolved(field.positions, bank.image, bank.kernel, bank.stride, bank.padding, bank.dilation)
+    outside = field.positions[inside:]
+    contraction = convolved(outside, bank.image, bank.kernel, bank.stride, bank.padding, bank.dilation)
+    if inside:
+        gone = (True,) * inside + (False,) * len(outside)
+        layout = tuple((factor.kind, factor.size) for factor in axes[1])
+        contraction = after(flattened(field.positions, gone, layout), contraction)
     variance = run.matrix(bank.weight, bank.contracted, node)
     return Product(bank.weight, variance, bank.contracted, field, contraction)
-
-
-@rule("aten.embedding.default")
-def embedding(run: Lowering, node: Node) -> Lowered:
-    weight, indices = run.value(node.args[0]), run.value(node.args[1])
-    if not isinstance(weight, Weight) or not isinstance(indices, Concrete):
-        raise run.refuse(node, "only a parameter table looked up by data has a rule")
-    padding = run.arg(node, 2, "padding_idx", -1)
-    if padding >= 0 and bool(weight.value[padding].any()):
-        raise run.refuse(node, f"row {padding} of table {weight.name} is a padding row but not zero")
-    std = Scales.pick(run.scales.weight_std, weight.name)
-    if std is None:
-        run.matrix(weight, 1, node)
-        std = weight.init_std
-    assert node.axes is not None
-    run.used(weight, ("table",), node)
-    run.rules[node.name] = "exact"
-    return Tokens(node.args[1].name, weight, std**2, position_sizes(node.axes), indices.batched, padding)

@@ -5,9 +5,10 @@ from typing import Any
 import torch
 
 from widthwise.kernels._fields import Centred, Concat, Field, Inputs, Normalised, Offset, blockwise, combine
-from widthwise.kernels._lowering import Lowered, Lowering, rule
+from widthwise.kernels._lowering import Lowering
+from widthwise.kernels._registry import Lowered, rule
 from widthwise.kernels._rules_pointwise import gain
-from widthwise.kernels._rules_sampled import in_batches
+from widthwise.kernels._rules_sampled import in_batches, over_positions
 from widthwise.program import AxisKind, Node, Weight, axis_size
 
 
@@ -74,9 +75,12 @@ def group_norm(run: Lowering, node: Node) -> Lowered:
     if isinstance(run.value(node.args[0]), Concat):
         raise run.refuse(node, "its groups cut through a concatenation")
     groups, channels = node.args[1], axis_size(axes[0])
-    if groups > 1 and (groups == channels or isinstance(run.field(node.args[0], node), Inputs)):
+    eps = run.arg(node, 4, "eps", 1e-5)
+    if groups == channels > 1:
+        return _affine(run, node, over_positions(run, node, eps), run.arg(node, 2, "weight"), run.arg(node, 3, "bias"))
+    if groups > 1 and isinstance(run.field(node.args[0], node), Inputs):
         raise run.refuse(node, f"each of its {groups} groups holds {channels // groups} coordinates, not many")
-    field = _normalise(run, node, centre=True, axes=axes, eps=run.arg(node, 4, "eps", 1e-5))
+    field = _normalise(run, node, centre=True, axes=axes, eps=eps)
     return _affine(run, node, field, run.arg(node, 2, "weight"), run.arg(node, 3, "bias"))
 
 
@@ -88,7 +92,21 @@ def batch_norm(run: Lowering, node: Node) -> Lowered:
     source, weight, bias, mean, variance, training, _, eps = node.args[:8]
     if training:
         return _affine(run, node, in_batches(run, node, eps), weight, bias)
-    statistics = [run.tensor(mean), run.tensor(variance)]
+    return _affine(run, node, _standardised(run, node, source, (mean, variance), eps), weight, bias)
+
+
+@rule("aten.instance_norm.default")
+def instance_norm(run: Lowering, node: Node) -> Lowered:
+    """Each coordinate standardised over the positions of its own input, or by running statistics in eval mode."""
+    source, weight, bias, mean, variance, own, _, eps = node.args[:8]
+    if own:
+        return _affine(run, node, over_positions(run, node, eps), weight, bias)
+    return _affine(run, node, _standardised(run, node, source, (mean, variance), eps), weight, bias)
+
+
+def _standardised(run: Lowering, node: Node, source: Any, running: tuple[Any, Any], eps: float) -> Field:
+    """A fixed affine map by running statistics, the same for every channel at initialisation."""
+    statistics = [run.tensor(tensor) for tensor in running]
     if any(tensor is None or not bool((tensor == tensor.reshape(-1)[0]).all()) for tensor in statistics):
         raise run.refuse(node, "its running statistics differ between channels: the module is not at initialisation")
     centre, spread = (float(tensor.reshape(-1)[0]) for tensor in statistics if tensor is not None)
@@ -98,4 +116,4 @@ def batch_norm(run: Lowering, node: Node) -> Lowered:
     if centre:
         terms.append((-scale * centre, Offset(None, 1.0, operand.positions, (False,) * len(operand.positions))))
     run.rules[node.name] = "exact"
-    return _affine(run, node, combine(terms), weight, bias)
+    return combine(terms)

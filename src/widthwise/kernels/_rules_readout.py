@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from widthwise.kernels._lowering import Lowered, Lowering, rule
+from widthwise.kernels._lowering import Lowering
+from widthwise.kernels._registry import Lowered, rule
 from widthwise.kernels._rules_linear import linear as plain_linear
 from widthwise.program import Node, Ref, Weight
 
@@ -15,8 +16,8 @@ def linear(run: Lowering, node: Node) -> Lowered:
 
     Output t of a tied readout is ``E_t . h``. Rows of the table are independent, and h depends on those of the tokens
     in the inputs alone: for every other t the row is a readout drawn independently of h, and the kernels are those of
-    an untied readout. Outputs whose token is in an input get a mean on top that grows with the width, from
-    ``E_t . E_t`` in the residual stream; they have no such limit.
+    an untied readout. Outputs whose token is in an input get a mean on top, from ``E_t . E_t`` in the residual stream:
+    it grows with the width where the entries of the table do not shrink, and is never small beside the rest.
     """
     weight = run.value(node.args[1])
     if not isinstance(weight, Weight) or run.uses.get(weight.name) != ("table",) or not _is_output(run, node):

@@ -13,8 +13,9 @@ from torch import Tensor
 from widthwise.kernels._checks import coordinates
 from widthwise.kernels._fields import Field, Inputs, Local, Product, combine
 from widthwise.kernels._fields_stacked import elementwise, picked, stack
-from widthwise.kernels._lowering import Concrete, Lowered, Lowering, Several, position_sizes, rule
+from widthwise.kernels._lowering import Lowering, position_sizes
 from widthwise.kernels._positions import flattened, pointwise
+from widthwise.kernels._registry import Concrete, Lowered, Several, rule
 from widthwise.kernels._rules_pointwise import image
 from widthwise.numerics import ACTIVATIONS
 from widthwise.program import AxisKind, Node, Ref, Weight, axis_size

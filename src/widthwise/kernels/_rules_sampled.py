@@ -10,7 +10,8 @@ from torch import Tensor
 from widthwise.kernels._checks import COORDINATES
 from widthwise.kernels._fields import Concat, Field, Sizes, blockwise
 from widthwise.kernels._fields_joint import Averaged, Joint
-from widthwise.kernels._lowering import Concrete, Lowered, Lowering, Several, position_sizes, rule
+from widthwise.kernels._lowering import Lowering, position_sizes
+from widthwise.kernels._registry import Concrete, Lowered, Several, rule
 from widthwise.kernels._rules_pointwise import check_random, position_axes
 from widthwise.program import AxisKind, Node, axis_size
 
@@ -113,6 +114,22 @@ def in_batches(run: Lowering, node: Node, eps: float) -> Field:
     check_random(run, node, source.parts if isinstance(source, Concat) else (source,))
     standardise = standardised(eps)
     return blockwise(lambda part: Joint(standardise, (part,), part.positions, "batch norm", over_batch=True), source)
+
+
+def over_positions(run: Lowering, node: Node, eps: float) -> Field:
+    """Each coordinate standardised over the positions of each input."""
+    run.by_sampling(node, "it standardises each coordinate over the positions")
+    source = run.field(node.args[0], node)
+    check_random(run, node, source.parts if isinstance(source, Concat) else (source,))
+    if not source.positions:
+        raise run.refuse(node, "it standardises over a single position, which leaves nothing")
+    standardise = standardised(eps)
+    return blockwise(
+        lambda part: Joint(
+            lambda values: standardise(values.unsqueeze(1)).squeeze(1), (part,), part.positions, "instance norm"
+        ),
+        source,
+    )
 
 
 def standardised(eps: float) -> Callable[[Tensor], Tensor]:

@@ -9,8 +9,9 @@ from widthwise.kernels._checks import coordinates
 from widthwise.kernels._fields import Field, Sizes, blockwise
 from widthwise.kernels._fields_filtered import Dropped
 from widthwise.kernels._fields_stacked import picked
-from widthwise.kernels._lowering import Lowered, Lowering, Transposed, position_sizes, rule
+from widthwise.kernels._lowering import Lowering, position_sizes
 from widthwise.kernels._positions import moved, reordered, reshaped
+from widthwise.kernels._registry import Lowered, Transposed, rule
 from widthwise.kernels._rules_pointwise import position_axes
 from widthwise.kernels._rules_sampled import averaged, averages_coordinates, laid_out, single_coordinate
 from widthwise.program import Axis, AxisKind, Node, Weight, axis_size

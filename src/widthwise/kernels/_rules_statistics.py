@@ -4,7 +4,8 @@ from dataclasses import dataclass, replace
 
 from widthwise.kernels._checks import COORDINATES
 from widthwise.kernels._fields import Field, Normalised
-from widthwise.kernels._lowering import Intermediate, Lowered, Lowering, rule, rule_on
+from widthwise.kernels._lowering import Lowering
+from widthwise.kernels._registry import Intermediate, Lowered, rule, rule_on
 from widthwise.kernels._rules_pointwise import activation
 from widthwise.program import Node, Ref
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from widthwise.core import UnsupportedOperation
-from widthwise.kernels._fields import Concat, Field, Moved, Normalised, Sum, position_diagonal
+from widthwise.kernels._contractions import position_diagonal
+from widthwise.kernels._fields import Concat, Field, Moved, Normalised, Sum
 from widthwise.kernels._fields_filtered import Dropped
 from widthwise.kernels._fields_stacked import Stacked
 

@@ -267,15 +267,6 @@ def _topk(call: Call) -> list[Axes]:
     return [_shrunk(call, call.shape[0])] * 2
 
 
-@axis_rule("aten.pixel_shuffle")
-def _pixel_shuffle(call: Call) -> Axes:
-    *lead, channel, row, column = call.first
-    step = call["upscale_factor"]
-    kept, down, across = call.factors.regroup(channel, (call.factors.size(channel) // step**2, step, step))
-    call.factors.flag((*down, *across, *row, *column), "spatial")
-    return (*lead, call.factors.leaves(kept), (*row, *down), (*column, *across))
-
-
 @axis_rule("aten.zeros", "aten.ones", "aten.full", "aten.arange", "aten.empty", "aten.scalar_tensor", "aten.linspace")
 @axis_rule("aten.rand", "aten.randn", "aten.new_zeros", "aten.new_ones", "aten.new_full", "aten.eye", "aten.new_empty")
 def _created(call: Call) -> Axes:

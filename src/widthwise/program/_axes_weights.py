@@ -89,6 +89,10 @@ def _einsum(call: Call) -> Axes:
         if call.is_trained(ref) and not all(map(call.is_trained, call["tensors"])):
             inner = [letters[one] for one in terms[index] if one in others and one not in result]
             outer = [letters[one] for one in terms[index] if one not in others]
+            if len(outer) > 1:  # as if one axis had been made and viewed as several: all but the last are heads
+                sizes = [call.factors.size(axis) for axis in outer]
+                for axis, part in zip(outer, call.factors.regroup(call.factors.fresh(prod(sizes)), sizes), strict=True):
+                    call.factors.unify(axis, part)
             if inner:
                 _apply_weight(call, ref, [(axis, axis) for axis in inner], outer, 1)
     return tuple(letters[letter] for letter in result)
@@ -157,8 +161,16 @@ def _embedding_bag(call: Call) -> list[Axes | None]:
     call.factors.flag(weight[0], "input", "contracted")
     call.factors.flag(weight[1], "made")
     _record_lookup(call, weight)
-    bags = call.axes("offsets") if call.has("offsets") else call.fresh(call.shape[0][:1])
-    return [(bags[0], weight[1]), None, None, None]
+    return [(_bags(call), weight[1]), None, None, None]
+
+
+def _bags(call: Call) -> Ids:
+    """The axis of bags: that of the examples, where the indices are theirs one after the other."""
+    count = call.shape[0][0]
+    flat = call.axes("indices")[0]
+    if len(flat) > 1 and call.factors.size(flat[:1]) == count:
+        return flat[:1]
+    return call.axes("offsets")[0] if call.has("offsets") else call.fresh((count,))[0]
 
 
 def _record_lookup(call: Call, weight: Axes) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 from torch import nn
 
 import widthwise.program._axes_shapes
-import widthwise.program._axes_weights  # noqa: F401  (both register their rules)
+import widthwise.program._axes_shuffles
+import widthwise.program._axes_weights  # noqa: F401  (they register their rules)
 from widthwise.core import ModelError, TraceError
 from widthwise.program._axes import Labels, label
 from widthwise.program._export import at_least_two, export, split_examples

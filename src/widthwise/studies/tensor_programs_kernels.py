@@ -11,6 +11,7 @@ from widthwise.kernels import Limit, infinite
 from widthwise.kernels._batch_norm import batch_norm_relu
 from widthwise.program import trace
 from widthwise.studies._findings import Outcome, compare, ordered
+from widthwise.studies._tensor_programs_kernels_attention import attention
 from widthwise.studies._tensor_programs_kernels_finite import SLUG, Erf, Skip, kernel, rates, weight_sharing
 from widthwise.studies._tensor_programs_kernels_recurrent import recurrent
 from widthwise.studies._types import Claim, Finding, Scale, Study
@@ -41,6 +42,12 @@ CLAIMS = (
         "The relative Frobenius error of the NTK falls like width^(-1/2).",
         "arXiv:2006.14548, experiments",
         "slope within two standard errors of -1/2",
+    ),
+    Claim(
+        "attention-rate",
+        "The kernels of a transformer block are approached like those of other networks, at the rate width^(-1/2).",
+        f"{PAPER}, experiments; arXiv:2006.14548, transformers",
+        "slopes of the relative errors of NNGP and NTK within two standard errors of -1/2",
     ),
     Claim(
         "weight-sharing",
@@ -264,6 +271,7 @@ EXPERIMENTS = (
     reference_values,
     closed_forms,
     rates,
+    attention,
     weight_sharing,
     recurrent,
     gradient_independence,
@@ -283,10 +291,10 @@ STUDY = Study(
     state="partly",
     claims=CLAIMS,
     settings={
-        "quick": "Perceptron, convolutional and residual networks on 12 digits, widths 32 to 256, 24 draws; the paper "
-        "uses recurrent, attention and batch-norm networks up to width 8192 and 100 draws.",
-        "full": "The same networks, widths up to 4096 (convolutional: 1024, residual: 2048), 64 draws.",
+        "quick": "Perceptron, convolutional, residual and attention networks on 12 digits, widths 32 to 256, 24 draws; "
+        "the paper uses recurrent, attention and batch-norm networks up to width 8192 and 100 draws.",
+        "full": "The same networks, widths up to 4096 (convolutional: 1024, residual, attention: 2048), 64 draws.",
     },
     measure=measure,
-    missing="Recurrent networks at growing widths, attention; batch norm over several layers at growing widths.",
+    missing="Recurrent networks and batch norm over several layers at growing widths.",
 )
