@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from widthwise.core import Value, atomic_path, progress
 from widthwise.kernels.regression._cholesky import indefinite
-from widthwise.kernels.regression._gram import Gram
+from widthwise.kernels.regression._gram import Gram, exact_product
 
 _RESTARTS = 5
 Vectors = Float[np.ndarray, "n k"]
@@ -103,8 +103,8 @@ def conjugate_gradients(
     """Solve ``(K + ridge I) a = y`` for each column of y; columns share the products with K.
 
     The recursion's residual drifts from the true one, more so where K is float32: the true one is computed at the
-    end, and the iteration starts again from it until it meets the tolerance or no longer falls. An interrupted call
-    keeps its state in `checkpoint` and goes on from there.
+    end, in float64, and the iteration starts again from it until it meets the tolerance or no longer falls. An
+    interrupted call keeps its state in `checkpoint` and goes on from there.
     """
     checkpoint = checkpoint or Checkpoint(None, "")
     size = np.maximum(np.linalg.norm(targets, axis=0), np.finfo(float).tiny)
@@ -114,7 +114,7 @@ def conjugate_gradients(
         advance(state.iterations)
         for _ in range(_RESTARTS):
             _iterate(gram, state, ridge, precondition, tol * size, max_iter, checkpoint, advance)
-            residual = targets - gram.matmat(state.x) - ridge * state.x
+            residual = targets - exact_product(gram, state.x) - ridge * state.x
             before, worst = worst, float((np.linalg.norm(residual, axis=0) / size).max())
             if worst <= tol or worst > 0.5 * before or state.iterations >= max_iter:
                 break

@@ -31,7 +31,7 @@ class KernelRegressor(RegressorMixin, KernelEstimator):
         amplitude: factor s^2 of the prior covariance ``s^2 (K + ridge I)``: it scales predictive variances and nothing
             else. ``"evidence"``: the best one in closed form, per output.
         tol, max_iter: of CG: residual ``|y - (K + ridge I) a| / |y|``, and products with K.
-        rank: of the preconditioner; by default 1000 or half of the examples.
+        rank: of the preconditioner; by default 1000, or a thirtieth of the examples if more, and at most half of them.
         memory: bytes that matrices may take; by default half of what is available.
         workdir: folder for Cholesky panels; by default the system's temporary one.
         checkpoint: file for the state of CG, from which an interrupted fit goes on.

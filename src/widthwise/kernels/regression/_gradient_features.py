@@ -19,6 +19,7 @@ from widthwise.probe import empirical_ntk, per_example_gradients
 from widthwise.program import trace
 
 _BYTES = 2**28  # of gradients held at once
+_MEASURED = 16  # draws to measure an initial scale on that is no known rule's
 Scale = Literal["ntk", "standard"]
 
 
@@ -56,8 +57,8 @@ class GradientFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         width: of the networks.
         draws: networks (for a module: sketches and directions of outputs).
         parametrization: ``"ntk"``: the kernel of ``W = sigma w / sqrt(fan-in)`` with w trained, each gradient times
-            the standard deviation that its entries start with (where that is no known rule's, measured on the first
-            draw); ``"standard"``: the parameters as they are.
+            the standard deviation that its entries start with (where that is no known rule's, measured on some
+            draws); ``"standard"``: the parameters as they are.
         dtype: float32 or float64.
         random_state: seed of networks, directions and sketches.
 
@@ -110,7 +111,7 @@ class GradientFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         _Directed(module, generator(self.seed_, "check"), example)
         trained = [name for name, parameter in module.named_parameters() if parameter.requires_grad]
         ntk = self.parametrization == "ntk"
-        self.scales_ = _scales(module, trained, example) if ntk else dict.fromkeys(trained, 1.0)
+        self.scales_ = self._scales(module, trained, example) if ntk else dict.fromkeys(trained, 1.0)
         if not any(self.scales_.values()):
             raise DataError("no trained weight starts at random values; give parametrization='standard'.")
         return self
@@ -169,6 +170,18 @@ class GradientFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
                     f"a {type(self.network).__name__} is no network; give a module, a function of the width, or a name."
                 )
         return module.to(torch_type(self.dtype))
+
+    def _scales(self, module: nn.Module, trained: list[str], example: Tensor) -> dict[str, float]:
+        """By trained parameter, the standard deviation that its entries start with."""
+        example = _as(module, torch.cat([example, example]))
+        weights = [weight for weight in trace(module, example).weights if weight.name in trained]
+        found = {weight.name: float(weight.init_std) for weight in weights}
+        measured = [weight.name for weight in weights if weight.init_source == "measured"]
+        if measured and not isinstance(self.network, nn.Module):
+            others = [dict(self._draw(draw).named_parameters()) for draw in range(max(_MEASURED, self.draws))]
+            for name in measured:
+                found[name] = float(torch.stack([other[name].detach() for other in others]).std(correction=0))
+        return found
 
     def _directed(self, draw: int, x: Tensor) -> "_Directed":
         module = self._draw(draw)
@@ -232,12 +245,6 @@ class _Directed(nn.Module):
 
 def _value(outputs: Tensor, _: Tensor) -> Tensor:
     return outputs.sum()
-
-
-def _scales(module: nn.Module, trained: list[str], example: Tensor) -> dict[str, float]:
-    """By trained parameter, the standard deviation that its entries start with."""
-    example = _as(module, torch.cat([example, example]))
-    return {weight.name: float(weight.init_std) for weight in trace(module, example).weights if weight.name in trained}
 
 
 def _as(module: nn.Module, x: Tensor) -> Tensor:

@@ -24,6 +24,9 @@ class Gram(Protocol):
     def matmat(self, vectors: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k"]:
         """The matrix times vectors, summed in float64."""
 
+    def tiles(self) -> Iterator[tuple[slice, slice, np.ndarray]]:
+        """Rows, columns and entries of parts that together are the upper half, and what else they hold."""
+
     def rows(self, indices: Integer[np.ndarray, "m"]) -> Float[np.ndarray, "m n"]:
         """Rows by number."""
 
@@ -49,6 +52,11 @@ class ArrayGram:
             out[start : start + 4 * _SIDE] = self.array[start : start + 4 * _SIDE] @ v
         return out
 
+    def tiles(self) -> Iterator[tuple[slice, slice, np.ndarray]]:
+        """The tiles of the upper half."""
+        for rows, columns in _upper(self.n, _SIDE):
+            yield rows, columns, self.array[rows, columns]
+
     def rows(self, indices: Integer[np.ndarray, "m"]) -> Float[np.ndarray, "m n"]:
         """Rows by number."""
         return np.array(self.array[indices])
@@ -73,6 +81,10 @@ class StoreGram:
     def matmat(self, vectors: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k"]:
         """One pass over the tiles."""
         return self.store.matvec(vectors)
+
+    def tiles(self) -> Iterator[tuple[slice, slice, np.ndarray]]:
+        """The tiles of the upper half."""
+        return self.store.blocks()
 
     def rows(self, indices: Integer[np.ndarray, "m"]) -> Float[np.ndarray, "m n"]:
         """Rows by number; computed anew where the store knows its kernel, as half of a row lies in columns of tiles."""
@@ -113,8 +125,7 @@ class KernelGram:
 
     def tiles(self) -> Iterator[tuple[slice, slice, np.ndarray]]:
         """The tiles of the upper half."""
-        spans = [slice(i, min(i + self.side, self.n)) for i in range(0, self.n, self.side)]
-        pairs = [(a, b) for k, a in enumerate(spans) for b in spans[k:]]
+        pairs = _upper(self.n, self.side)
         with progress("kernel tiles", len(pairs), show=self.show_progress) as advance:
             for rows, columns in pairs:
                 yield rows, columns, self.block(rows, columns)
@@ -134,6 +145,28 @@ class KernelGram:
     def diagonal(self) -> Float[np.ndarray, "n"]:
         """The diagonal."""
         return self.source.diagonal(self.x)[self.name]
+
+
+def _upper(n: int, side: int) -> list[tuple[slice, slice]]:
+    """Rows and columns of the tiles on and above the diagonal."""
+    spans = [slice(i, min(i + side, n)) for i in range(0, n, side)]
+    return [(a, b) for k, a in enumerate(spans) for b in spans[k:]]
+
+
+def exact_product(gram: Gram, vectors: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k"]:
+    """The matrix, as its entries are, times vectors in float64: what `matmat` rounds where entries are float32.
+
+    A solution's residual is a small difference of large numbers: in float32 it is lost where the ridge is small.
+    """
+    if gram.dtype == np.float64:
+        return gram.matmat(vectors)
+    v, out = np.ascontiguousarray(vectors, np.float64), np.zeros(vectors.shape)
+    for rows, columns, tile in gram.tiles():
+        wide = tile.astype(np.float64)
+        out[rows] += wide @ v[columns]
+        if rows != columns:
+            out[columns] += wide.T @ v[rows]
+    return out
 
 
 def dense(gram: Gram, dtype: Any) -> np.ndarray:

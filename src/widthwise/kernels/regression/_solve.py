@@ -15,7 +15,7 @@ from widthwise.kernels.regression._cholesky import Cholesky, factorise
 from widthwise.kernels.regression._conjugate import Checkpoint, conjugate_gradients, problem_key
 from widthwise.kernels.regression._eigen import Spectrum
 from widthwise.kernels.regression._errors import PrecisionWarning, precision_sentence
-from widthwise.kernels.regression._gram import Gram, dense, gram_identity
+from widthwise.kernels.regression._gram import Gram, dense, exact_product, gram_identity
 from widthwise.kernels.regression._preconditioner import Preconditioner, pivoted_cholesky
 
 SOLVERS = ("auto", "exact", "cholesky", "cg")
@@ -156,15 +156,15 @@ def _cholesky(gram: Gram, targets: np.ndarray, request: Request) -> Solved:
     _say(factor.condition, gram)
     found = factor.solve(targets).astype(np.float64)
     for _ in range(2):  # refinement: residuals in float64 against a factor that may be float32
-        found = found + factor.solve(targets - gram.matmat(found) - ridge * found).astype(np.float64)
-    residual = _residual(gram.matmat(found), found, ridge, targets)
+        found = found + factor.solve(targets - exact_product(gram, found) - ridge * found).astype(np.float64)
+    residual = _residual(exact_product(gram, found), found, ridge, targets)
     amplitudes = _amplitudes(request, (targets * found).mean(0))
     return Solved(found, ridge, "cholesky", residual, factor.condition, 0, amplitudes, request, factor=factor)
 
 
 def _cg(gram: Gram, targets: np.ndarray, request: Request) -> Solved:
     ridge = float(request.ridge)
-    rank = min(1000, gram.n // 2) if request.rank is None else request.rank
+    rank = min(max(1000, gram.n // 30), gram.n // 2) if request.rank is None else request.rank
     low = pivoted_cholesky(gram, rank, np.random.default_rng(request.seed))
     preconditioner = Preconditioner(low, ridge)
     key = problem_key(gram_identity(gram), targets, ridge, rank, request.seed)
