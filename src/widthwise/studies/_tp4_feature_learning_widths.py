@@ -32,7 +32,7 @@ def linear_losses(scale: Scale) -> Outcome:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         x, y = torch.randn(6, 3, dtype=torch.float64), torch.randn(6, 2, dtype=torch.float64)
-    losses = descend(LinearLimit(3, 2, dtype=torch.float64), x, y, steps=12, rate=0.3).losses[:12]
+    losses = descend(LinearLimit(3, 2, dtype=torch.float64), x, y, steps=12, rate=0.3).losses[:12].numpy()
     rows = [f"step {step}" for step in range(12)]
     detail = "Three inputs, two outputs, six samples, rate 0.3; the module of five hidden units, by autograd."
     return [compare("linear-losses", rows, SHEET, losses, detail, absolute=6e-7)], {}

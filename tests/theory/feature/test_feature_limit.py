@@ -52,6 +52,27 @@ def test_particles_are_a_mean_field_network_of_that_width(task):
     torch.testing.assert_close(particles.forward(x).outputs, net(x).detach(), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("depth", [2, 3])
+def test_lazy_matrices_written_out_make_an_ordinary_network(task, depth):
+    """The samples are a network of that width whose hidden matrices are drawn as they are used: same training."""
+    x, y = task
+    particles = Particles((3, 2), (1.0,) + (0.9,) * (depth - 1) + (0.7,), tanh(), 256, 0)
+    first, last = particles.U.clone(), particles.V.clone()
+    for _ in range(STEPS):
+        done = particles.forward(x)
+        particles.step(done, (done.outputs - y) / len(x), (1.0,) * (depth + 1))
+    outputs = particles.forward(x).outputs
+    net = AbcNetwork(3, 256, 2, named_abc("mup", depth), dtype=torch.float64)
+    with torch.no_grad():
+        net.weights[0].copy_(first / 256**0.5)
+        net.weights[-1].copy_(last.T / 256**0.5)
+        for weight, matrix in zip(net.weights[1:-1], particles.matrices, strict=True):
+            met = matrix.images @ matrix.used.T + matrix.used_back @ matrix.images_back.T
+            weight.copy_(matrix.sigma * met / 256)
+    descend(net, x, y, steps=STEPS, rate=1.0, groups=net.parameter_groups(1.0))
+    torch.testing.assert_close(outputs, net(x).detach(), rtol=1e-6, atol=1e-7)
+
+
 @pytest.mark.parametrize("depth", [1, 2, 3])
 def test_a_trained_readout_alone_is_gradient_descent_with_the_nngp_kernel(task, depth):
     x, y = task

@@ -97,7 +97,7 @@ class GradientLearner:
         factor = rate * clip_factor(float(size), clip)
         with torch.no_grad():
             for name, value in self.module.named_parameters():
-                value -= factor * slopes[name]
+                value.sub_(factor * slopes[name])
         return loss
 
 
