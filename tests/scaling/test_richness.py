@@ -11,7 +11,7 @@ from torch import nn
 from widthwise.core import DataError, ModelError
 from widthwise.scaling import _richness
 from widthwise.scaling._richness import prepare, richness_sweep
-from widthwise.scaling._richness_batch import Cell, train_cells
+from widthwise.scaling._richness_batch import Cell, cross_entropy, train_cells
 from widthwise.scaling._richness_fit import RateBound, fit_exponent
 from widthwise.scaling._richness_plane import read_plane, richness_law
 from widthwise.scaling._richness_toy import mode_time, toy_critical_rate, toy_descent, toy_flow_time
@@ -77,6 +77,14 @@ def test_outputs_start_at_zero():
     starts = starts_of(build())
     curve = train_cells(starts, [Cell(0.1, 1e-4, 0), Cell(10.0, 1e-4, 0)], 1, None, curves=True).curve
     assert curve[:, 0] == pytest.approx(starts.initial, rel=1e-12)
+
+
+def test_classes_are_trained_by_cross_entropy():
+    torch.manual_seed(4)
+    outputs, classes = torch.randn(9, 3, dtype=torch.float64), torch.arange(9) % 3
+    torch.testing.assert_close(cross_entropy(outputs, classes), nn.functional.cross_entropy(outputs, classes))
+    starts = prepare(build(), X, (X[:, 0] > 0).long(), 1, None, None, 0, 1.0)[0]
+    assert starts.initial == pytest.approx(np.log(2))
 
 
 # --- readings of the plane

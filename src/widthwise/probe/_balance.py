@@ -164,8 +164,8 @@ class BalanceDrift(Value):
         series = []
         x = tuple(float(step) for step in self.steps[1:])
         for slot, name in enumerate(self.pairs):
-            series.append(Line(name, x, tuple(self.drift[slot, 1:].tolist()), slot))
-            series.append(Line("", x, tuple(self.moved[slot, 1:].tolist()), slot, dashed=True))
+            series.append(Line(f"balance of {name}", x, tuple(self.drift[slot, 1:].tolist()), slot))
+            series.append(Line(f"square norms of {name}", x, tuple(self.moved[slot, 1:].tolist()), slot, dashed=True))
         return Figure(
             "Drift of the layers' balance", Axis("training step", "log"), Axis("change of square norms", "log"),
             tuple(series), "Solid: change of the balance. Dashed: change of the square norms that it is made of.",

@@ -88,8 +88,9 @@ def half_square(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Mean cross-entropy of class numbers."""
-    return nn.functional.cross_entropy(outputs, targets)
+    """Mean cross-entropy of class numbers, in the form that is fast under `torch.func.vmap`."""
+    own = outputs.gather(1, targets.reshape(-1, 1)).squeeze(1)
+    return (outputs.logsumexp(1) - own).mean()
 
 
 def check_pairs(inputs: Tensor, targets: Tensor) -> None:

@@ -50,7 +50,7 @@ def collapse(scale: Scale) -> Outcome:
     gammas, steps = (1024.0, 4096.0, 16384.0), 1500 if scale == "quick" else 6000
     starts, depth = prepare(perceptron(x.shape[1], 3), x, y, 1, "spectral", None, 0, 1.0)
     cells = [Cell(g, UNIT[3] * richness_law(g, depth), 0) for g in gammas]
-    curve = train_cells(starts, cells, steps, 32, 0, curves=True).curve
+    curve = train_cells(starts, cells, steps, 64, 0, curves=True).curve
     assert curve is not None
     smooth = gaussian_filter1d(curve, 15, axis=1, mode="nearest")
     tau = np.array([[cell.rate / cell.gamma] for cell in cells]) * np.arange(steps)

@@ -33,8 +33,8 @@ def movement(scale: Scale) -> Outcome:
     """How far the tangent kernel turns, by balance."""
     rows, predicted, measured = [], [], []
     x = np.linspace(0, 12, 121)
-    lines = []
-    for slot, delta in enumerate(DELTAS):
+    lines: list[Line] = []
+    for delta in DELTAS:
         neuron = LinearNeuron.from_balance(delta, START, TARGET)
         end = neuron_flow(np.eye(2), TARGET, neuron.a, neuron.w, 20.0)[0]
         late, first = function_metric(end[0] * end[1:], delta), function_metric(START, delta)
@@ -42,7 +42,9 @@ def movement(scale: Scale) -> Outcome:
         predicted.append(neuron.kernel_distance(0, 20))
         measured.append(1 - (late * first).sum() / (np.linalg.norm(late) * np.linalg.norm(first)))
         if delta in (-4, -1, 0, 1, 4):
-            lines.append(Line(f"delta = {delta:g}", floats(x), floats([neuron.kernel_distance(0, t) for t in x]), slot))
+            lines.append(
+                Line(f"delta = {delta:g}", floats(x), floats([neuron.kernel_distance(0, t) for t in x]), len(lines))
+            )
     ordered = bool((np.diff(measured) < 0).all())
     figure = Figure(
         "Kernel movement of one linear neuron", Axis("time"), Axis("kernel distance from the start"), tuple(lines),

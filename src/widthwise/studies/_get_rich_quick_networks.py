@@ -151,7 +151,7 @@ def _portrait_figure(settings, distance, test, errors) -> Figure:  # type: ignor
 
 def convolutional(scale: Scale) -> Outcome:
     """A small convolutional network on real images: the same function at the start, other balances."""
-    count, seeds, steps = (192, 2, 500) if scale == "quick" else (2000, 6, 6000)
+    count, seeds, steps = (192, 3, 500) if scale == "quick" else (2000, 6, 6000)
     try:
         data = load("fashion-mnist")
         x = nn.functional.avg_pool2d(data.inputs[:count].float().reshape(-1, 1, 28, 28), 2)
@@ -179,7 +179,7 @@ def convolutional(scale: Scale) -> Outcome:
     found = Finding(
         "convolutional", tuple(rows[1:]), floats(mean[:-1]), floats(mean[1:]), holds, detail, floats(error[1:])
     )
-    points = Points("kernel distance", ALPHAS, floats(mean), floats(error))
+    points = Points("mean and standard error", ALPHAS, floats(mean), floats(error))
     figure = Figure(
         "Unbalanced convolutional network", Axis("alpha (above 1: upstream)", "log"), Axis("kernel distance", "log"),
         (points, Line("", ALPHAS, floats(mean))),
