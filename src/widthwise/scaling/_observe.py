@@ -136,13 +136,15 @@ def initial_size(weight: Weight, value: Tensor) -> float:
     """Root mean square of the singular values over sqrt(fan_out / fan_in), for initial matrices.
 
     Of the order of the spectral norm for random and orthogonal matrices, but without that norm's factor
-    ``1 + sqrt(fan_in / fan_out)``, which makes a finite fan-in look like an exponent.
+    ``1 + sqrt(fan_in / fan_out)``, which makes a finite fan-in look like an exponent. Input matrices have as many as
+    inputs, also where the width is below that: their outputs then keep their size while the singular values grow.
     """
     if weight.role in (Role.VECTOR, Role.EMBEDDING) or value.dim() < 2:
         return natural_size(weight, value)
     matrix = value if value.dim() != 3 or weight.module_type.startswith("Conv") else value[0]
     flat = matrix.detach().reshape(matrix.shape[0], -1).float()
-    return float(flat.norm()) / min(flat.shape) ** 0.5 * (weight.fan_in / weight.fan_out) ** 0.5
+    count = weight.fan_in if weight.role is Role.INPUT else min(flat.shape)
+    return float(flat.norm()) / count**0.5 * (weight.fan_in / weight.fan_out) ** 0.5
 
 
 def stable_rank(weight: Weight, value: Tensor) -> float | None:
