@@ -11,7 +11,7 @@ from widthwise.probe._layer_contraction_plan import Plan
 from widthwise.probe._modules import rows_that_fit
 from widthwise.probe._ntk_jacobian import Tile, pieces, transposed
 
-_HEADS = 3 * 2**24  # bytes of the largest slopes of a call held at once
+_HEADS = 2**24  # bytes of the largest slopes of a call held at once
 
 
 class LayerTiles:
