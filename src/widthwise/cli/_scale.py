@@ -4,6 +4,7 @@ import html
 import json
 import re
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +14,7 @@ from widthwise.core import DataError, Figure, ModelError, check_writable, write_
 from widthwise.data import load
 from widthwise.forecast import resolve_model
 from widthwise.report import to_plotly, to_png
-from widthwise.scaling import ScaleResult
+from widthwise.scaling import ScaleResult, richness_sweep
 from widthwise.scaling import scale as run_scale
 
 LEDGER = "sweeps.json"
@@ -37,6 +38,9 @@ def scale(
     depth_rule: Annotated[str, typer.Option(help="none, sqrt or linear (residual branches)")] = "none",
     target: Annotated[str | None, typer.Option(help="target column of a table")] = None,
     task: Annotated[str | None, typer.Option(help="classification or regression")] = None,
+    gammas: Annotated[
+        str | None, typer.Option(help="0.01,0.1,1,10,100: also sweep feature-learning strength and rate (SGD)")
+    ] = None,
     seed: Annotated[int, typer.Option(help="of everything random")] = 0,
     out: Annotated[Path, typer.Option(help="folder of scale.json, figures and page")] = Path("scale"),
     quiet: Annotated[bool, typer.Option("--quiet", help="no progress bars")] = False,
@@ -44,6 +48,7 @@ def scale(
     """Check at small widths that settings transfer, and write what to set at the target width; run again to go on."""
     check_writable(out)
     sizes = parse_widths(widths)
+    strengths = None if gammas is None else parse_gammas(gammas)
     for name, value in (("steps", steps), ("seeds", seeds), ("batch-size", batch_size)):
         if value < 1:
             raise DataError(f"--{name} is {value}; give at least 1.")
@@ -79,6 +84,21 @@ def scale(
     typer.echo(str(result))
     page = save_scale(result, out, source.name)
     typer.echo(f"The settings are in {out / 'scale.json'}, the page is {page}")
+    if strengths is not None:
+        plane = richness_sweep(
+            partial(source.make, sizes[0]),
+            loaded.inputs,
+            loaded.targets,
+            gammas=strengths,
+            steps=steps,
+            seeds=seeds,
+            batch_size=batch_size,
+            seed=seed,
+            keep=out / "richness.json",
+            show_progress=not quiet,
+        )
+        typer.echo(str(plane))
+        to_png(plane.plot(), out / "figures" / "richness.png")
 
 
 def parse_widths(text: str) -> tuple[int, ...]:
@@ -106,6 +126,24 @@ def parse_widths(text: str) -> tuple[int, ...]:
     if len(sizes) > MOST_WIDTHS:
         raise DataError(f"widths {text!r} are {len(sizes)} networks to train; give at most {MOST_WIDTHS}.")
     return sizes
+
+
+def parse_gammas(text: str) -> tuple[float, ...]:
+    """Numbers above zero, at least two, separated by commas.
+
+    Raises:
+        DataError: the text is something else.
+
+    >>> parse_gammas("0.1, 1,10")
+    (0.1, 1.0, 10.0)
+    """
+    try:
+        found = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        found = ()
+    if len(set(found)) < 2 or not all(0 < value < float("inf") for value in found):
+        raise DataError(f"--gammas {text!r} cannot be read; give at least two numbers above zero, like 0.01,0.1,1,10.")
+    return found
 
 
 def save_scale(result: ScaleResult, folder: Path, name: str) -> Path:
