@@ -32,7 +32,7 @@ from widthwise.kernels import GramStore, Limit
 
 RESULTS = Path(__file__).with_name("results") / "regression.json"
 LIMIT_BYTES = 20e9
-PEER_SECONDS = 1800
+PEER_SECONDS = 900
 HELD_OUT = 10_000
 RIDGES = (0.01, 0.03, 0.1, 0.3)  # with 60 000 images the rounding of float32 entries reaches a few thousandths
 TILE = 2048
@@ -249,14 +249,20 @@ def main() -> None:
         folder = options.folder or Path(temporary)
         result = ours(options, folder) | {"threads": torch.get_num_threads(), "load": os.getloadavg()[0]}
         print(json.dumps(result, indent=2), flush=True)
-        if not options.no_peers:
-            names = ("scikit-learn KernelRidge", "SciPy conjugate gradients")
-            names += ("EigenPro",) if options.eigenpro else ()
-            result["peers"] = {name: peer(name, options, folder, result["ridge"]) for name in names}
-            print(json.dumps(result["peers"], indent=2))
+        keep(result)
+        names = ("scikit-learn KernelRidge", "SciPy conjugate gradients", *(["EigenPro"] if options.eigenpro else []))
+        for name in () if options.no_peers else names:
+            found = peer(name, options, folder, result["ridge"])
+            print(name, json.dumps(found), flush=True)
+            result["peers"] = result.get("peers", {}) | {name: found}
+            keep(result)
+
+
+def keep(result: dict) -> None:
+    """Write what is known so far."""
     kept = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
     RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(kept | {str(options.samples): result}, indent=2) + "\n")
+    RESULTS.write_text(json.dumps(kept | {str(result["samples"]): result}, indent=2) + "\n")
 
 
 if __name__ == "__main__":
