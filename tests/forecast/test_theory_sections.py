@@ -136,3 +136,29 @@ def test_a_recurrent_network_is_sampled_or_says_how_long_that_takes(monkeypatch:
     monkeypatch.setattr(_grams, "estimate_seconds", lambda *_: 7200.0)
     found = choice_of(run)
     assert (found.kind, found.rule) == ("monte-carlo", "finite") and "about 2 hours" in found.note
+    monkeypatch.setattr(_grams, "estimate_seconds", lambda limit, *_: 10.0 if limit.method == "sampled" else 7200.0)
+    found = choice_of(run)
+    assert (found.kind, found.rule) == ("infinite", "sampled") and found.limit is not None
+    assert found.limit.method == "sampled" and "samples of one coordinate" in found.note
+
+
+class Clock:
+    """A sampled limit, 16 inputs on a side of a tile, with the time that tiles of a GRU take, by a clock of its own."""
+
+    method, now = "sampled", 0.0
+
+    def sampled_side(self) -> int:
+        return 16
+
+    def ntk_and_features(self, first: torch.Tensor, second: torch.Tensor | None = None) -> None:
+        self.now += 3.0 + 0.9 * len(first) ** 1.33
+
+
+def test_the_time_of_sampled_tiles_is_that_of_tiles_of_their_size(monkeypatch: Any) -> None:
+    """Small tiles cost more per pair: 4 x 4 inputs 9 seconds, 16 x 16 inputs 39, where pairs alone would say 139."""
+    clock: Any = Clock()
+    monkeypatch.setattr(_grams.time, "perf_counter", lambda: clock.now)
+    train = make_run(Gated, sequences(), samples=64, held_out=8).train
+    seconds = getattr(_grams.estimate_seconds, "__wrapped__", _grams.estimate_seconds)(clock, train, 72)
+    true = (3.0 + 0.9 * 16**1.33) / 16**2 * 72 * 64 / 2
+    assert 0.5 * true < seconds < 2 * true

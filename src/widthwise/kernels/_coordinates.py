@@ -237,5 +237,10 @@ def _sides(wanted: Wanted, n1: int, n2: int) -> tuple[int, int]:
     fields = [field for _, output in wanted for field in below(output)]
     if any(isinstance(field, Joint) and field.over_batch for field in fields):
         return n1, n2
-    side = max(1, MOST_ROWS // (2 * max(prod(field.positions) for field in fields)))
+    side = sampled_side([output for _, output in wanted])
     return side, side
+
+
+def sampled_side(outputs: list[Field]) -> int:
+    """Inputs on a side of a tile of samples: a bounded number of inputs times positions."""
+    return max(1, MOST_ROWS // (2 * max(prod(field.positions) for output in outputs for field in below(output))))

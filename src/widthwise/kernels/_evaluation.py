@@ -13,7 +13,7 @@ from widthwise.kernels._batch import Batch, Given, batch_of, check_given, tensor
 from widthwise.kernels._certificate import CertificateRow, Parametrization, contribution_of, parts_of, rule_mixes
 from widthwise.kernels._checks import gradients_independent
 from widthwise.kernels._concrete import check_examples_apart, run_concrete
-from widthwise.kernels._coordinates import Estimate, SampledKernels, Sampler, sampled_grams
+from widthwise.kernels._coordinates import Estimate, SampledKernels, Sampler, sampled_grams, sampled_side
 from widthwise.kernels._evaluator import Contribution, Evaluator
 from widthwise.kernels._fields import Field, Image, Local, Product, Sum
 from widthwise.kernels._fields_joint import Joint
@@ -245,6 +245,10 @@ class Limit:
         numbers = self.numbers_per_pair()
         budget = min(TILE_BYTES, available_bytes() // 4)
         return int(max(1, min(1024, (budget / (8 * max(1, numbers))) ** 0.5)))
+
+    def sampled_side(self) -> int:
+        """The same for samples of one coordinate, which all inputs of a tile share."""
+        return self.tile_side() if self.joins_examples else sampled_side([self.output])
 
     def fields(self) -> list[Field]:
         """The random fields of the program, in its order."""
