@@ -54,15 +54,15 @@ def infinite(
     Raises:
         UnsupportedOperation: a node on the way to the output has no rule; it is named with its module path.
 
-    The covariance recursion is that of Tensor Programs (arXiv:1902.04760; NTK: arXiv:2006.14548), for derivatives along
-    random directions of the parameters, so that it needs no gradient independence. Matrices that are used transposed
-    too, maxima over positions, batch norm in training mode (x1 and x2 are then one batch each, normalised by itself)
-    and averages over coordinates are read by the sampler, as is instance norm. Matrices that mix positions (token mixing)
-    are small at any width: kernels are exact given these as the module has them, and their own part of the tangent
-    kernel, which stays random, is left out (the certificate says so). The tangent kernel of an average over coordinates falls like
-    1/width: it is given at the traced width, to leading order. First layers with
-    few inputs count as Gaussian, which they are not under PyTorch's default (uniform) initialisation: with three
-    inputs a kernel can be some percent off that of a wide network whose first layer is uniform.
+    The covariance recursion is that of Tensor Programs (arXiv:1902.04760; NTK: arXiv:2006.14548), for derivatives
+    along random directions of the parameters, so that it needs no gradient independence. Matrices that are used
+    transposed too, maxima over positions, batch norm in training mode (x1 and x2 are then one batch each, normalised
+    by itself) and averages over coordinates are read by the sampler, as is instance norm. Matrices that mix positions
+    (token mixing) are small at any width: kernels are exact given these as the module has them, and their own part of
+    the tangent kernel, which stays random, is left out (the certificate says so). The tangent kernel of an average
+    over coordinates falls like 1/width: it is given at the traced width, to leading order. First layers with few
+    inputs count as Gaussian, which they are not under PyTorch's default (uniform) initialisation: with three inputs a
+    kernel can be some percent off that of a wide network whose first layer is uniform.
 
     >>> import torch, widthwise as ww
     >>> net = torch.nn.Sequential(torch.nn.Linear(3, 64), torch.nn.ReLU(), torch.nn.Linear(64, 1))

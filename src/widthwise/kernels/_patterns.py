@@ -71,13 +71,15 @@ def pattern_of(program: Program, node: Node) -> Pattern | None:
         )
     if node.op == "aten.einsum.default":
         letters = einsum_letters(node.args[0])
-        left, right = node.args[1] if letters else (None, None)
+        if letters is None:
+            return None
+        left, right = node.args[1]
     elif node.op in ("aten.matmul.default", "aten.mm.default", "aten.mv.default", "aten.bmm.default"):
         left, right = node.args[:2]
         letters = matmul_letters(_rank(program, left), _rank(program, right))
     else:
         return None
-    if letters is None or is_matrix(program, left) == is_matrix(program, right):
+    if is_matrix(program, left) == is_matrix(program, right):
         return None
     a, b, result = letters
     return Pattern(right, left, (b, a, result)) if is_matrix(program, left) else Pattern(left, right, (a, b, result))
