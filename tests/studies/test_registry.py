@@ -5,8 +5,10 @@ import importlib
 import pkgutil
 
 import pytest
+from typer.testing import CliRunner
 
 from widthwise import studies
+from widthwise.cli import app
 from widthwise.core import WidthwiseError
 from widthwise.studies import _registry
 
@@ -94,3 +96,14 @@ def test_run_refuses_findings_that_do_not_match_the_claims(monkeypatch, finding:
     _install(monkeypatch, _study(measure=lambda scale: ([finding], {})))
     with pytest.raises(WidthwiseError, match="law"):
         studies.run("data-diet", progress=False)
+
+
+@pytest.mark.parametrize(("shortfall", "code"), [("", 1), ("missed by one", 0)], ids=["unexplained", "stated"])
+def test_only_a_stated_shortfall_leaves_the_exit_code_zero(monkeypatch, shortfall: str, code: int) -> None:
+    claim = studies.Claim("law", "One is two.", "arithmetic", "exact", shortfall)
+    finding = studies.Finding("law", ("one",), (2.0,), (1.0,), False, "counted")
+    _install(monkeypatch, _study(claims=(claim,), measure=lambda scale: ([finding], {})))
+    assert not studies.run("data-diet", progress=False).holds
+    printed = CliRunner().invoke(app, ["study", "run", "data-diet"])
+    assert printed.exit_code == code
+    assert "does not hold" in printed.stdout and shortfall in printed.stdout

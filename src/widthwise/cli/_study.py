@@ -22,6 +22,8 @@ def print_study(result: StudyResult, console: Console) -> None:
         console.print(
             f"{verdict}  {escape(claim.statement)}  [dim]({escape(claim.source)}; {escape(claim.tolerance)})[/dim]"
         )
+        if claim.shortfall:
+            console.print(f"[yellow]Known shortfall:[/yellow] {escape(claim.shortfall)}")
         console.print(_table(finding))
         console.print(f"[dim]{escape(finding.detail)}[/dim]\n")
     held = sum(finding.holds for finding in result.findings)

@@ -19,12 +19,14 @@ class Claim(Value):
         statement: the claim in one sentence.
         source: where it stands (paper, equation, table).
         tolerance: when a measurement counts as agreeing, in words.
+        shortfall: where the claim is known not to hold here: by how much, and why if that is known.
     """
 
     key: str
     statement: str
     source: str
     tolerance: str
+    shortfall: str = ""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,12 @@ class StudyResult(Value):
     def holds(self) -> bool:
         """Whether every claim holds."""
         return all(finding.holds for finding in self.findings)
+
+    @property
+    def unexplained(self) -> tuple[Finding, ...]:
+        """Findings that do not hold although their claim states no shortfall."""
+        stated = {claim.key for claim in self.claims if claim.shortfall}
+        return tuple(finding for finding in self.findings if not finding.holds and finding.claim not in stated)
 
 
 @dataclass(frozen=True)
