@@ -93,6 +93,8 @@ CLAIMS = (
         "In the standard parametrisation it falls by three octaves from width 64 to 1024.",
         f"{TENSOR_PROGRAMS}, figure 1; the bound is ours",
         "at least 0.75 octaves per doubling",
+        shortfall="At the quick scale, widths 64 to 256 and 100 steps, it falls by about 0.6 octaves per doubling; the "
+        "longer runs of benchmarks/bench_transfer.py give 3.1 octaves from 64 to 1024.",
     ),
     Claim(
         "optimisers",
