@@ -24,7 +24,7 @@ def test_the_losses_of_the_sheet_hold_and_fail_on_a_wrong_start(monkeypatch):
 def test_a_slope_and_its_error():
     rng = np.random.default_rng(0)
     sizes = np.array([10, 100, 1000])
-    found, error = widths.slope(sizes, rng.chisquare(5, size=(3, 40)) / sizes[:, None])
+    found, error = widths.slope([10, 100, 1000], rng.chisquare(5, size=(3, 40)) / sizes[:, None])
     assert found == pytest.approx(-0.5, abs=4 * error)
     assert 0.005 < error < 0.05
 

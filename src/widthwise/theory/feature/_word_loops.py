@@ -1,5 +1,7 @@
 """The inner loops of word2vec, compiled: they are sequential by nature, each word sees the last one's update."""
 
+from typing import no_type_check
+
 import numba
 import numpy as np
 
@@ -8,12 +10,14 @@ compiled = numba.njit(cache=True, error_model="numpy", fastmath={"reassoc", "con
 
 
 @compiled
-def _softplus(x):  # type: ignore[no-untyped-def]
+@no_type_check
+def _softplus(x):
     return np.log1p(np.exp(-abs(x))) + max(x, 0.0)
 
 
 @compiled
-def _dot(a, b):  # type: ignore[no-untyped-def]
+@no_type_check
+def _dot(a, b):
     total = np.float32(0.0)
     for i in range(a.shape[0]):
         total += a[i] * b[i]
@@ -21,7 +25,8 @@ def _dot(a, b):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _pair(hidden, outputs, target, label, rate, decay, back):  # type: ignore[no-untyped-def]
+@no_type_check
+def _pair(hidden, outputs, target, label, rate, decay, back):
     """One logistic regression step on one output vector; adds what goes back to `back`. Returns the loss."""
     row = outputs[target]
     score = _dot(hidden, row)
@@ -34,7 +39,8 @@ def _pair(hidden, outputs, target, label, rate, decay, back):  # type: ignore[no
 
 
 @compiled
-def _predict(hidden, outputs, word, noise, negative, rate, decay, back):  # type: ignore[no-untyped-def]
+@no_type_check
+def _predict(hidden, outputs, word, noise, negative, rate, decay, back):
     """The target and its negatives; those that equal it are skipped."""
     loss = _pair(hidden, outputs, word, 1.0, rate, decay, back)
     for _ in range(negative):
@@ -45,13 +51,15 @@ def _predict(hidden, outputs, word, noise, negative, rate, decay, back):  # type
 
 
 @compiled
-def _move(row, back, shrink):  # type: ignore[no-untyped-def]
+@no_type_check
+def _move(row, back, shrink):
     for i in range(row.shape[0]):
         row[i] = shrink * row[i] + back[i]
 
 
 @compiled
-def _context(tokens, at, reach):  # type: ignore[no-untyped-def]
+@no_type_check
+def _context(tokens, at, reach):
     """Positions of the context within the sentence: from `first` to `last`."""
     first, last = at, at
     while first > 0 and at - first < reach and tokens[first - 1] >= 0:
@@ -62,7 +70,8 @@ def _context(tokens, at, reach):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _gather(tokens, first, last, at, embeddings, hidden):  # type: ignore[no-untyped-def]
+@no_type_check
+def _gather(tokens, first, last, at, embeddings, hidden):
     """Mean embedding of the context."""
     hidden[:] = 0
     share = np.float32(1.0 / (last - first))
@@ -74,7 +83,8 @@ def _gather(tokens, first, last, at, embeddings, hidden):  # type: ignore[no-unt
 
 
 @compiled
-def training_loops(  # type: ignore[no-untyped-def]
+@no_type_check
+def training_loops(
     tokens, embeddings, outputs, keep, noise, window, negative, rate, decay, epochs, skip_gram, frozen, seed
 ):
     """Train in place; mean loss per prediction of each epoch."""
@@ -121,7 +131,8 @@ def training_loops(  # type: ignore[no-untyped-def]
 
 
 @compiled
-def held_out_loops(tokens, embeddings, outputs, noise, window, negative, skip_gram, seed):  # type: ignore[no-untyped-def]
+@no_type_check
+def held_out_loops(tokens, embeddings, outputs, noise, window, negative, skip_gram, seed):
     """Loss of each word of a text given its full context, against seeded negatives."""
     np.random.seed(seed)
     hidden = np.zeros(embeddings.shape[1], np.float32)
