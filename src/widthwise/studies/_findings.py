@@ -6,7 +6,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from widthwise.core import Figure, progress
-from widthwise.studies._types import Finding, Scale
+from widthwise.studies._types import Claim, Finding, Scale
 
 Outcome = tuple[Sequence[Finding], dict[str, Figure]]
 Experiment = Callable[[Scale], Outcome]
@@ -40,18 +40,22 @@ def compare(
     return Finding(claim, tuple(rows), floats(p), floats(m), holds, detail, floats(uncertainty))
 
 
-def ordered(study: str, experiments: Sequence[Experiment], order: Sequence[str], scale: Scale) -> Outcome:
-    """Run every experiment; findings in the order of the claims, figures together.
+def in_order(study: str, claims: Sequence[Claim], experiments: Sequence[Experiment]) -> Experiment:
+    """What runs every experiment: findings in the order of the claims, figures together.
 
     The many small matrices of the quick scale are several times faster on one thread, above all on a busy machine.
     """
-    findings: dict[str, Finding] = {}
-    figures: dict[str, Figure] = {}
-    threads = threadpool_limits(limits=1 if scale == "quick" else None)
-    with threads, progress(f"experiments of {study}", float(len(experiments))) as advance:
-        for experiment in experiments:
-            found, drawn = experiment(scale)
-            findings.update({finding.claim: finding for finding in found})
-            figures.update(drawn)
-            advance(1)
-    return [findings[key] for key in order], figures
+
+    def measure(scale: Scale) -> Outcome:
+        findings: dict[str, Finding] = {}
+        figures: dict[str, Figure] = {}
+        threads = threadpool_limits(limits=1 if scale == "quick" else None)
+        with threads, progress(f"experiments of {study}", float(len(experiments))) as advance:
+            for experiment in experiments:
+                found, drawn = experiment(scale)
+                findings.update({finding.claim: finding for finding in found})
+                figures.update(drawn)
+                advance(1)
+        return [findings[claim.key] for claim in claims], figures
+
+    return measure

@@ -5,7 +5,7 @@ import numpy as np
 from widthwise.core import Axis, Figure, Guide, Line, Points
 from widthwise.studies._cost_of_overfitting_krr_data import CLAIMS as MEASURED_CLAIMS
 from widthwise.studies._cost_of_overfitting_krr_data import EXPERIMENTS as MEASURED_EXPERIMENTS
-from widthwise.studies._findings import Outcome, compare, floats, ordered
+from widthwise.studies._findings import Outcome, compare, floats, in_order
 from widthwise.studies._types import Claim, Finding, Scale, Study
 from widthwise.theory import (
     EigenSpectrum,
@@ -250,11 +250,6 @@ def taxonomy(scale: Scale) -> Outcome:
 EXPERIMENTS = (tables, agnostic_bound, brute_force, taxonomy, *MEASURED_EXPERIMENTS)
 
 
-def measure(scale: Scale) -> Outcome:
-    """Every claim in order, and figures."""
-    return ordered(SLUG, EXPERIMENTS, [claim.key for claim in CLAIMS], scale)
-
-
 STUDY = Study(
     slug=SLUG,
     state="works",
@@ -266,5 +261,5 @@ STUDY = Study(
         "full": "As quick, with 2 to 16 times the random spectra and draws, the hypercube up to dimension 12 and the "
         "first 8000 Fashion-MNIST images, n up to 6000; still without MNIST, CIFAR-10 and finite networks.",
     },
-    measure=measure,
+    measure=in_order(SLUG, CLAIMS, EXPERIMENTS),
 )

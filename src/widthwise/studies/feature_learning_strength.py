@@ -1,11 +1,10 @@
 """Feature-learning strength: how the best learning rate follows it, and what changes on the way (arXiv:2410.04642)."""
 
-from widthwise.core import Figure
 from widthwise.studies import _feature_learning_strength_plane as plane
 from widthwise.studies import _feature_learning_strength_runs as runs
 from widthwise.studies import _feature_learning_strength_toy as toy
-from widthwise.studies._findings import ordered
-from widthwise.studies._types import Claim, Finding, Scale, Study
+from widthwise.studies._findings import in_order
+from widthwise.studies._types import Claim, Study
 
 SLUG = "feature-learning-strength"
 PAPER = "arXiv:2410.04642"
@@ -81,12 +80,6 @@ CLAIMS = (
 EXPERIMENTS = (*plane.EXPERIMENTS, *toy.EXPERIMENTS, *runs.EXPERIMENTS)
 
 
-def measure(scale: Scale) -> tuple[list[Finding], dict[str, Figure]]:
-    """Run every experiment; findings in the order of the claims."""
-    findings, figures = ordered(SLUG, EXPERIMENTS, [claim.key for claim in CLAIMS], scale)
-    return list(findings), figures
-
-
 STUDY = Study(
     slug=SLUG,
     state="partly",
@@ -97,7 +90,7 @@ STUDY = Study(
         "paper trains MLPs, CNNs, ResNets and ViTs online on millions of images.",
         "full": "10000 images for the planes, 4000 steps, three seeds, a wider grid; other runs up to 6000 steps.",
     },
-    measure=measure,
+    measure=in_order(SLUG, CLAIMS, EXPERIMENTS),
     missing="Lazy training with cross-entropy at rates above the stable one, up to a multiple of gamma (it takes "
     "longer than the runs here); convolutional and residual networks and transformers; online data at the scale of the "
     "paper.",

@@ -1,10 +1,9 @@
 """Balance of layers: exact solutions, conservation, and how unbalanced networks learn features (arXiv:2406.06158)."""
 
-from widthwise.core import Figure
 from widthwise.studies import _get_rich_quick_exact as exact
 from widthwise.studies import _get_rich_quick_networks as networks
-from widthwise.studies._findings import ordered
-from widthwise.studies._types import Claim, Finding, Scale, Study
+from widthwise.studies._findings import in_order
+from widthwise.studies._types import Claim, Study
 
 SLUG = "get-rich-quick"
 PAPER = "arXiv:2406.06158"
@@ -54,12 +53,6 @@ CLAIMS = (
 EXPERIMENTS = (*exact.EXPERIMENTS, *networks.EXPERIMENTS)
 
 
-def measure(scale: Scale) -> tuple[list[Finding], dict[str, Figure]]:
-    """Run every experiment; findings in the order of the claims."""
-    findings, figures = ordered(SLUG, EXPERIMENTS, [claim.key for claim in CLAIMS], scale)
-    return list(findings), figures
-
-
 STUDY = Study(
     slug=SLUG,
     state="partly",
@@ -70,6 +63,6 @@ STUDY = Study(
         "convolutional network on 192 to 256 Fashion-MNIST images (paper: CIFAR-10).",
         "full": "More neurons; 40000 steps, 8 seeds and more scales for the students; 2000 images and 6 seeds.",
     },
-    measure=measure,
+    measure=in_order(SLUG, CLAIMS, EXPERIMENTS),
     missing="Random hierarchy data (sample complexity) and modular addition (time to grok); CIFAR-10.",
 )

@@ -7,10 +7,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from widthwise.core import Figure
 from widthwise.kernels import critical_line, infinite, phase_diagram
 from widthwise.program import trace
-from widthwise.studies._findings import Outcome, compare, floats, ordered
+from widthwise.studies._findings import Outcome, compare, floats, in_order
 from widthwise.studies._infinite_width_lectures_networks import (
     SLUG,
     conditioning,
@@ -156,12 +155,6 @@ EXPERIMENTS = (
 )  # fmt: skip
 
 
-def measure(scale: Scale) -> tuple[list[Finding], dict[str, Figure]]:
-    """Run every experiment; findings in the order of the claims."""
-    findings, figures = ordered(SLUG, EXPERIMENTS, [claim.key for claim in CLAIMS], scale)
-    return list(findings), figures
-
-
 STUDY = Study(
     slug=SLUG,
     state="works",
@@ -171,5 +164,5 @@ STUDY = Study(
         "experiment of their own, the papers they build on train widths of 512 and more on up to 10^4 images.",
         "full": "The same on widths up to 2048, up to 600 draws and 400 steps.",
     },
-    measure=measure,
+    measure=in_order(SLUG, CLAIMS, EXPERIMENTS),
 )

@@ -1,10 +1,9 @@
 """Why hypernetworks train badly, and the two changes that mend it (arXiv:2304.07645)."""
 
-from widthwise.core import Figure
 from widthwise.studies import _magnitude_invariant_hypernetworks_sizes as sizes
 from widthwise.studies import _magnitude_invariant_hypernetworks_training as training
-from widthwise.studies._findings import ordered
-from widthwise.studies._types import Claim, Finding, Scale, Study
+from widthwise.studies._findings import in_order
+from widthwise.studies._types import Claim, Study
 
 SLUG = "magnitude-invariant-hypernetworks"
 PAPER = "arXiv:2304.07645"
@@ -64,12 +63,6 @@ CLAIMS = (
 EXPERIMENTS = (*sizes.EXPERIMENTS, *training.EXPERIMENTS)
 
 
-def measure(scale: Scale) -> tuple[list[Finding], dict[str, Figure]]:
-    """Run every experiment; findings in the order of the claims."""
-    findings, figures = ordered(SLUG, EXPERIMENTS, [claim.key for claim in CLAIMS], scale)
-    return list(findings), figures
-
-
 STUDY = Study(
     slug=SLUG,
     state="partly",
@@ -80,7 +73,7 @@ STUDY = Study(
         "registration and segmentation networks on MNIST, Oxford Flowers and OASIS.",
         "full": "The same with 20 initialisations, seven learning rates, ten seeds and 1000 steps.",
     },
-    measure=measure,
+    measure=in_order(SLUG, CLAIMS, EXPERIMENTS),
     missing="The paper's own tasks (Bayesian networks, image registration and segmentation) and its comparison of Adam "
     "with momentum over hidden sizes.",
 )

@@ -3,7 +3,7 @@
 import numpy as np
 
 from widthwise.core import Axis, Figure, Guide, Line, Points, Series
-from widthwise.studies._findings import Outcome, compare, floats, ordered
+from widthwise.studies._findings import Outcome, compare, floats, in_order
 from widthwise.studies._more_is_better_rf_data import CLAIMS as DATA_CLAIMS
 from widthwise.studies._more_is_better_rf_data import EXPERIMENTS as DATA_EXPERIMENTS
 from widthwise.studies._types import Claim, Finding, Scale, Study
@@ -278,11 +278,6 @@ def _ratio_figure(n: float, listed: int) -> Figure:
 EXPERIMENTS = (stored_results, simulation, more_is_better, double_descent, power_laws, *DATA_EXPERIMENTS)
 
 
-def measure(scale: Scale) -> Outcome:
-    """Every claim in order, and figures."""
-    return ordered(SLUG, EXPERIMENTS, [claim.key for claim in CLAIMS], scale)
-
-
 STUDY = Study(
     slug=SLUG,
     state="works",
@@ -295,5 +290,5 @@ STUDY = Study(
         "ridges for 31); ReLU kernels and features on the first 8000 Fashion-MNIST images, n up to 6000 (paper: deep "
         "convolutional kernels on CIFAR-10, MNIST and SVHN, n up to 29000).",
     },
-    measure=measure,
+    measure=in_order(SLUG, CLAIMS, EXPERIMENTS),
 )

@@ -1,10 +1,9 @@
 """Effective theory of finite width: criticality, fluctuations and learning of real networks (arXiv:2106.10165)."""
 
-from widthwise.core import Figure
 from widthwise.studies import _principles_dl_theory_networks as networks
 from widthwise.studies import _principles_dl_theory_values as values
-from widthwise.studies._findings import ordered
-from widthwise.studies._types import Claim, Finding, Scale, Study
+from widthwise.studies._findings import in_order
+from widthwise.studies._types import Claim, Study
 
 SLUG = "principles-dl-theory"
 BOOK = "arXiv:2106.10165"
@@ -103,12 +102,6 @@ CLAIMS = (
 EXPERIMENTS = (*values.EXPERIMENTS, *networks.EXPERIMENTS)
 
 
-def measure(scale: Scale) -> tuple[list[Finding], dict[str, Figure]]:
-    """Run every experiment; findings in the order of the claims."""
-    findings, figures = ordered(SLUG, EXPERIMENTS, [claim.key for claim in CLAIMS], scale)
-    return list(findings), figures
-
-
 STUDY = Study(
     slug=SLUG,
     state="partly",
@@ -118,7 +111,7 @@ STUDY = Study(
         "book has no experiments of its own at a stated scale.",
         "full": "The same with eight to ten times as many draws.",
     },
-    measure=measure,
+    measure=in_order(SLUG, CLAIMS, EXPERIMENTS),
     missing="Closed-form predictions after training at order 1/width (algorithm projectors; the Taylor expansion of "
     "drawn networks stands in), recursions for the ddNTK, the derivation of the optimal aspect ratio, and "
     "convolutions or attention.",

@@ -1,11 +1,10 @@
 """Feature learning at every width from spectral norms of weights and updates (arXiv:2310.17813)."""
 
-from widthwise.core import Figure
 from widthwise.studies import _spectral_condition_matrices as matrices
 from widthwise.studies import _spectral_condition_networks as networks
 from widthwise.studies import _spectral_condition_transfer as transfer
-from widthwise.studies._findings import ordered
-from widthwise.studies._types import Claim, Finding, Scale, Study
+from widthwise.studies._findings import in_order
+from widthwise.studies._types import Claim, Study
 
 SLUG = "spectral-condition"
 PAPER = "arXiv:2310.17813"
@@ -107,12 +106,6 @@ CLAIMS = (
 EXPERIMENTS = (*matrices.EXPERIMENTS, *networks.EXPERIMENTS, *transfer.EXPERIMENTS)
 
 
-def measure(scale: Scale) -> tuple[list[Finding], dict[str, Figure]]:
-    """Run every experiment; findings in the order of the claims."""
-    findings, figures = ordered(SLUG, EXPERIMENTS, [claim.key for claim in CLAIMS], scale)
-    return list(findings), figures
-
-
 STUDY = Study(
     slug=SLUG,
     state="works",
@@ -124,5 +117,5 @@ STUDY = Study(
         "full": "The same to width 1024; AdamW sweeps of 300 steps, widths 64 to 1024, six seeds; those "
         "of the spectral optimisers on digits, 100 steps, widths 64 to 512, four seeds.",
     },
-    measure=measure,
+    measure=in_order(SLUG, CLAIMS, EXPERIMENTS),
 )

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from widthwise.core import Axis, Figure, Line, Points
 from widthwise.scaling import LAWS, fit_loss_law, law
 from widthwise.scaling import _laws_published as published
-from widthwise.studies._findings import Outcome, compare, floats, ordered
+from widthwise.studies._findings import Outcome, compare, floats, in_order
 from widthwise.studies._step_law_released import (
     BATCH_MOMENTS,
     CELLS,
@@ -309,12 +309,6 @@ def loss_law(scale: Scale) -> Outcome:
 EXPERIMENTS = (ratios, coefficients, rivals, comparison, refits, loss_law, exact, coverage)
 
 
-def measure(scale: Scale) -> tuple[list[Finding], dict[str, Figure]]:
-    """Run every experiment; findings in the order of the claims."""
-    findings, figures = ordered(SLUG, EXPERIMENTS, [claim.key for claim in CLAIMS], scale)
-    return list(findings), figures
-
-
 STUDY = Study(
     slug=SLUG,
     state="partly",
@@ -324,6 +318,6 @@ STUDY = Study(
         "200 synthetic sweeps; the paper trained 3700 language models.",
         "full": "The same with 1000 synthetic sweeps.",
     },
-    measure=measure,
+    measure=in_order(SLUG, CLAIMS, EXPERIMENTS),
     missing="A sweep of language models of one's own; mixtures of experts and other data mixes.",
 )

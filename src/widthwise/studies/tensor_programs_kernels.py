@@ -6,15 +6,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from widthwise.core import Figure, generator
+from widthwise.core import generator
 from widthwise.kernels import Limit, infinite
 from widthwise.kernels._batch_norm import batch_norm_relu
 from widthwise.program import trace
-from widthwise.studies._findings import Outcome, compare, ordered
+from widthwise.studies._findings import Outcome, compare, in_order
 from widthwise.studies._tensor_programs_kernels_attention import attention
 from widthwise.studies._tensor_programs_kernels_finite import SLUG, Erf, Skip, kernel, rates, weight_sharing
 from widthwise.studies._tensor_programs_kernels_recurrent import recurrent
-from widthwise.studies._types import Claim, Finding, Scale, Study
+from widthwise.studies._types import Claim, Scale, Study
 
 PAPER = "arXiv:1902.04760"
 
@@ -280,12 +280,6 @@ EXPERIMENTS = (
 )
 
 
-def measure(scale: Scale) -> tuple[list[Finding], dict[str, Figure]]:
-    """Run every experiment; findings in the order of the claims."""
-    findings, figures = ordered(SLUG, EXPERIMENTS, [claim.key for claim in CLAIMS], scale)
-    return list(findings), figures
-
-
 STUDY = Study(
     slug=SLUG,
     state="partly",
@@ -295,6 +289,6 @@ STUDY = Study(
         "the paper uses recurrent, attention and batch-norm networks up to width 8192 and 100 draws.",
         "full": "The same networks, widths up to 4096 (convolutional: 1024, residual, attention: 2048), 64 draws.",
     },
-    measure=measure,
+    measure=in_order(SLUG, CLAIMS, EXPERIMENTS),
     missing="Recurrent networks and batch norm over several layers at growing widths.",
 )

