@@ -142,10 +142,12 @@ def test_a_recurrent_network_is_sampled_or_says_how_long_that_takes(monkeypatch:
     assert found.limit.method == "sampled" and "samples of one coordinate" in found.note
 
 
-class Clock:
+class Clock(_grams.Limit):
     """A sampled limit, 16 inputs on a side of a tile, with the time that tiles of a GRU take, by a clock of its own."""
 
     method, now = "sampled", 0.0
+
+    def __init__(self) -> None: ...
 
     def sampled_side(self) -> int:
         return 16

@@ -45,8 +45,8 @@ def infinite(
         rtol: relative standard error that samples aim at.
         engine: what computes exact kernels: ``"torch"``: tensor operations, every network; ``"numba"``: all layers
             fused in cache, on the CPU, for dense, convolutional and attention networks with closed-form activations
-            (refused for others); ``"triton"``: the same on a GPU, in float32, for inputs on it; ``"auto"``: the fused engine where
-            it fits and the job is long enough to repay its start.
+            (refused for others); ``"triton"``: the same on a GPU, in float32, for inputs on it; ``"auto"``: the fused
+            engine where it fits and the job is long enough to repay its start.
 
     Returns:
         `Limit`: call it with inputs; its ``certificate`` says which rule each node used.

@@ -17,6 +17,8 @@ from widthwise.kernels._limit import Limit
 from widthwise.program import trace
 
 triton = pytest.importorskip("triton", reason="the package triton is not installed")
+tl = pytest.importorskip("triton.language")
+arc = pytest.importorskip("widthwise.kernels.engines._triton_math").arc
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 interpreted = pytest.mark.skipif(not INTERPRETED, reason="runs in the interpreter's own process")
 compiled = pytest.mark.skipif(INTERPRETED, reason="the interpreter replaces the compiler")
@@ -109,23 +111,20 @@ def test_black_pixels() -> None:
     assert_agree(fused(x, dtype=torch.float32).ntk, plain(x).ntk)
 
 
+@triton.jit
+def angles(rho, angle, root, SIZE: tl.constexpr):  # type: ignore[no-untyped-def]
+    at = tl.arange(0, SIZE)
+    a, b = arc(tl.load(rho + at), 0.0)
+    tl.store(angle + at, a)
+    tl.store(root + at, b)
+
+
 @interpreted
 def test_angles_against_numpy() -> None:
     """The polynomials, single precision: asin and the root over the whole range."""
-    import triton.language as tl
-
-    from widthwise.kernels.engines._triton_math import arc
-
-    @triton.jit
-    def run(rho, angle, root, SIZE: tl.constexpr):  # type: ignore[no-untyped-def]
-        at = tl.arange(0, SIZE)
-        a, b = arc(tl.load(rho + at), 0.0)
-        tl.store(angle + at, a)
-        tl.store(root + at, b)
-
     rho = torch.linspace(-1, 1, 4096)
     angle, root = torch.empty_like(rho), torch.empty_like(rho)
-    run[(1,)](rho, angle, root, 4096)
+    angles[(1,)](rho, angle, root, 4096)
     exact = rho.double().numpy()
     assert np.abs(angle.double().numpy() - np.arcsin(exact)).max() < 4e-7
     assert np.abs(root.double().numpy() - np.sqrt(1 - exact**2)).max() < 4e-7

@@ -13,6 +13,8 @@ from widthwise.numerics import Activation
 def convolution(u: Product) -> tuple[Grid, Grid, Grid, Grid, Grid, Grid]:
     """Source grid, result grid, kernel, stride, padding before and dilation of a convolution, two axes each."""
     key = u.contraction.key
+    if len(key) > 6:
+        raise Unfit("a convolution of moved positions")
     if key[0] == "patches":
         _, kernel, stride, padding, dilation, image = key
     else:

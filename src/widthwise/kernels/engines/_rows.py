@@ -204,6 +204,18 @@ def arc(rho, least):
     return math.copysign(a, rho), root
 
 
+@register_jitable(inline="always")
+@no_type_check
+def snapped(rho, unit):
+    """1 where rounding alone keeps a correlation from it: its root would make a large error of a small one.
+
+    Args:
+        unit: the distance of 1 from the next larger number.
+    """
+    one = type(rho)(1.0)
+    return one if rho > one - (unit + unit) else rho
+
+
 @njit(cache=True, fastmath=FAST, error_model="numpy", nogil=True)
 @no_type_check
 def abrelu_row(k, t, xs, ys, xi, yi, least, low, high):
@@ -213,9 +225,10 @@ def abrelu_row(k, t, xs, ys, xi, yi, least, low, high):
     real = k.dtype.type
     jump = real((high - low) * (high - low) / (2 * math.pi))
     middle = real((low * low + high * high) / 2 - (high - low) * (high - low) / 4)
+    unit = np.finfo(k.dtype).eps
     for i in range(k.size):
         c = k[i]
-        a, root = arc(c * xi[i] * yi[i], least[i])
+        a, root = arc(snapped(c * xi[i] * yi[i], unit), least[i])
         slope = middle + jump * a
         k[i] = jump * root * (xs[i] * ys[i]) + slope * c
         t[i] = t[i] * slope

@@ -117,6 +117,8 @@ class Reader:
 
     def _taps(self, source: int, u: Product) -> tuple[int, float]:
         """The sum over taps of equally shifted pairs of positions, and what makes it a mean."""
+        if len(u.contraction.key) > 6:
+            raise Unfit("a convolution of moved positions")
         _, image, kernel, stride, padding, dilation = u.contraction.key
         if self.nodes[source].kind == "fixed":
             raise Unfit("a convolution of constants")

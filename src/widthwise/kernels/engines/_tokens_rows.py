@@ -8,10 +8,11 @@ and tangents ``scale_t t + ratio k + constant_t``.
 import math
 from typing import no_type_check
 
+import numpy as np
 from numba import njit
 from numba.extending import register_jitable
 
-from widthwise.kernels.engines._rows import arc, exponential, own_code, wide_vectors
+from widthwise.kernels.engines._rows import arc, exponential, own_code, snapped, wide_vectors
 from widthwise.kernels.engines._tokens_blocks import OPTIONS
 
 
@@ -39,9 +40,10 @@ def abrelu(k, t, xs, ys, xi, yi, least, low, high, before, behind):
     jump = real((high - low) * (high - low) / (2 * math.pi))
     middle = real((low * low + high * high) / 2 - (high - low) * (high - low) / 4)
     scale = jump * xs
+    unit = np.finfo(k.dtype).eps
     for i in range(k.size):
         c = moment(k[i], before)
-        a, root = arc(c * (xi * yi[i]), least[i])
+        a, root = arc(snapped(c * (xi * yi[i]), unit), least[i])
         slope = middle + jump * a
         value, along = scale * root * ys[i] + slope * c, slope * tangent(k[i], t[i], before)
         k[i] = moment(value, behind)

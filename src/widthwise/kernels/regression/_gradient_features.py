@@ -76,7 +76,7 @@ class GradientFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         *,
         width: int = 128,
         draws: int = 1,
-        parametrization: Scale = "ntk",
+        parametrization: str = "ntk",
         dtype: Any = "float64",
         random_state: int | None = 0,
     ) -> None:
