@@ -156,3 +156,10 @@ def test_bad_input_is_named():
         dead[0].weight[3] = 0
     with pytest.raises(ModelError, match="neuron 3"):
         unbalance(dead, X, delta=1.0)
+
+
+def test_inputs_that_are_not_finite_are_named() -> None:
+    inputs = torch.randn(4, 5)
+    inputs[2, 1] = torch.nan
+    with pytest.raises(DataError, match=r"inputs hold nan at \[2, 1\]"):
+        layer_balance(nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 1)), inputs)

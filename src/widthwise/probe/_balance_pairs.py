@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from widthwise.core import DataError, ModelError
-from widthwise.probe._modules import call, measuring, placed
+from widthwise.probe._modules import call, measuring, placed, refuse_infinite
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _AGREE = 1e-8  # relative, in double precision
@@ -42,6 +42,7 @@ def find_pairs(module: nn.Module, inputs: Tensor, names: Sequence[tuple[str, str
         DataError: a given pair does not pass, or none is found.
         ModelError: a given name is no linear or convolution layer.
     """
+    refuse_infinite(inputs, "inputs")
     exact = deepcopy(module).double()
     with measuring(exact), torch.no_grad():
         x = placed(exact, inputs[: min(len(inputs), 8)])

@@ -48,6 +48,6 @@ def require_finite(losses: list[float], rate: object) -> None:
     last, first = losses[-1], losses[0]
     if not last <= 1e6 * max(abs(first), 1e-300):
         raise FeatureLimitError(
-            f"training diverges: the loss is {last:.3g} after {len(losses) - 1} steps with rate={rate}, from "
+            f"training diverges: the loss is {last:.3g} after step {len(losses) - 1} with rate={rate}, from "
             f"{first:.3g}; give a smaller rate."
         )
