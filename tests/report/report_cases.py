@@ -4,23 +4,20 @@ import math
 from dataclasses import replace
 
 from widthwise.forecast._types import (
-    AdviceRow,
     Criticality,
     DepthScales,
-    DynamicsSection,
-    FluctuationsSection,
     Forecast,
     LearningPoint,
     NetworkSection,
     OverfittingSection,
     RuleRow,
-    ScalingRow,
     TaskSection,
     TrainingRow,
     WeightRow,
     WidthPoint,
     WidthSurface,
 )
+from widthwise.forecast._types_theory import AdviceRow, DynamicsSection, FluctuationsSection, ScalingRow
 
 SAMPLES = 4000
 SIZES = (30, 60, 120, 250, 500, 1000, 2000, 4000, 8000, 16000, 32000)

@@ -7,6 +7,7 @@ import pytest
 
 from tests.report.report_cases import make_forecast, not_finite, training_row
 from widthwise.report import _words as words
+from widthwise.report import _words_training as outcome
 from widthwise.report._numbers import count, interval, number, percent, shorten, with_error
 from widthwise.report._select import agreement, best_advice
 
@@ -44,14 +45,14 @@ def test_more_data_without_a_doubling(forecast):
 )
 def test_training_states_gain_and_loss(ratio, phrase):
     row = replace(training_row(1000, 0.3 * ratio), kernel_mse=0.3)
-    assert phrase in words.training_row(row)
+    assert phrase in outcome.training_row(row)
 
 
 def test_many_times_the_error_is_a_factor(forecast):
-    assert "an error 19 times as large at this" in words.training_row(replace(training_row(37, 5.7), kernel_mse=0.3))
-    judged = words.training(replace(forecast, training_note="it gains."))
+    assert "an error 19 times as large at this" in outcome.training_row(replace(training_row(37, 5.7), kernel_mse=0.3))
+    judged = outcome.training(replace(forecast, training_note="it gains."))
     assert judged[0] == "It gains." and not any("gain of" in sentence for sentence in judged)
-    assert any("gain of" in sentence for sentence in words.training(replace(forecast, training_note="")))
+    assert any("gain of" in sentence for sentence in outcome.training(replace(forecast, training_note="")))
 
 
 @pytest.mark.parametrize(
@@ -60,13 +61,13 @@ def test_many_times_the_error_is_a_factor(forecast):
 )
 def test_the_cost_of_fitting_every_label(forecast, cost, phrase):
     found = replace(forecast.overfitting, cost=cost)
-    sentence = words.overfitting_cost(replace(forecast, overfitting=found))
+    sentence = outcome.overfitting_cost(replace(forecast, overfitting=found))
     assert phrase in sentence and sentence.endswith("on any labels it can be at most 31 %.")
 
 
 def test_diverged_training_is_said():
     row = replace(training_row(1000, math.inf), diverged=True, width=None)
-    assert words.training_row(row).startswith("The network, trained for 400 steps on 1000 examples, diverged at")
+    assert outcome.training_row(row).startswith("The network, trained for 400 steps on 1000 examples, diverged at")
 
 
 def test_power_sentence_names_the_first_index_with_half_the_power(forecast):
@@ -105,9 +106,9 @@ def test_no_sentence_shows_a_missing_number(case):
         words.task,
         words.learning_curve,
         words.width,
-        words.overfitting,
-        words.training,
-        words.advice,
+        outcome.overfitting,
+        outcome.training,
+        outcome.advice,
     )
     for part in sections:
         for sentence in part(case):
@@ -117,7 +118,7 @@ def test_no_sentence_shows_a_missing_number(case):
 
 def test_names_keep_their_case():
     shouted = replace(make_forecast(), advice=(replace(make_forecast().advice[0], action="SGD with momentum"),))
-    assert ": SGD with momentum, from" in words.advice(shouted)[0]
+    assert ": SGD with momentum, from" in outcome.advice(shouted)[0]
 
 
 def test_unknown_noise_and_exponents_are_said():

@@ -8,7 +8,8 @@ import pytest
 from widthwise.core import DataError
 from widthwise.scaling import _laws_loss as loss_module
 from widthwise.scaling import fit_law, fit_loss_law
-from widthwise.scaling._laws_routes import NearOptimal, lines
+from widthwise.scaling._laws_robust import lines
+from widthwise.scaling._laws_routes import NearOptimal
 from widthwise.scaling._laws_surface import Quadratic, features, fit_cell, vertex_covariance, vertices
 from widthwise.scaling._laws_sweep import read_sweep
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from widthwise import studies
+from widthwise.studies import _infinite_width_lectures_catapult as catapult
 from widthwise.studies import _infinite_width_lectures_networks as networks
-from widthwise.studies import _infinite_width_lectures_training as training
 from widthwise.studies import infinite_width_lectures as study
 from widthwise.theory import _dynamics_filters
 
@@ -38,7 +38,7 @@ def test_log_moments_of_products_by_sampling():
 
 
 def test_catapult_map():
-    assert verdicts(training.catapult_map("quick")) == {"catapult-map": True}
+    assert verdicts(catapult.catapult_map("quick")) == {"catapult-map": True}
 
 
 @pytest.mark.slow

@@ -4,23 +4,20 @@ from widthwise.forecast._forecast import run_forecast
 from widthwise.forecast._model import ModelSource, resolve_model
 from widthwise.forecast._stages import discard_stages
 from widthwise.forecast._types import (
-    AdviceRow,
     Criticality,
     DepthScales,
-    DynamicsSection,
-    FluctuationsSection,
     Forecast,
     LearningPoint,
     NetworkSection,
     OverfittingSection,
     RuleRow,
-    ScalingRow,
     TaskSection,
     TrainingRow,
     WeightRow,
     WidthPoint,
     WidthSurface,
 )
+from widthwise.forecast._types_theory import AdviceRow, DynamicsSection, FluctuationsSection, ScalingRow
 
 __all__ = [
     "AdviceRow",

@@ -3,7 +3,8 @@
 from widthwise.forecast._run import Run
 from widthwise.forecast._settings import Settings
 from widthwise.forecast._training import has_fitted, largest_run
-from widthwise.forecast._types import AdviceRow, LearningPoint, NetworkSection, OverfittingSection, TrainingRow
+from widthwise.forecast._types import LearningPoint, NetworkSection, OverfittingSection, TrainingRow
+from widthwise.forecast._types_theory import AdviceRow
 from widthwise.theory import TaskSpectrum
 
 SAME = 0.05  # relative difference below which trained network and kernel count as equal

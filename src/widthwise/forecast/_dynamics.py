@@ -8,7 +8,7 @@ import numpy as np
 from widthwise.core import UnsupportedOperation
 from widthwise.forecast._grams import Grams, KernelChoice
 from widthwise.forecast._run import Run
-from widthwise.forecast._types import DynamicsSection
+from widthwise.forecast._types_theory import DynamicsSection
 from widthwise.kernels import infinite
 from widthwise.theory import KernelDynamics
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from widthwise.forecast._cost import SPEED, forward_operations
 from widthwise.forecast._grams import KernelChoice
 from widthwise.forecast._run import Run
-from widthwise.forecast._types import FluctuationsSection
+from widthwise.forecast._types_theory import FluctuationsSection
 from widthwise.kernels import monte_carlo_kernel
 from widthwise.program import Program
 from widthwise.theory import EffectiveTheoryError, FiniteWidthReport, Fluctuations, fluctuations

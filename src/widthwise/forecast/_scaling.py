@@ -3,7 +3,7 @@
 from torch import nn
 
 from widthwise.core import WidthwiseError
-from widthwise.forecast._types import ScalingRow
+from widthwise.forecast._types_theory import ScalingRow
 from widthwise.program import Program, Role
 from widthwise.scaling import TIED, Doubling, ScalingPlan, doubling, parametrize_traced
 

@@ -8,7 +8,7 @@ from widthwise.program._axes import Axes, AxesUnknown, Call, MatrixUse, axis_rul
 from widthwise.program._factors import Ids
 
 
-def _apply_weight(call: Call, weight: Any, inner: Sequence[tuple[Ids, Ids]], outer: Sequence[Ids], taps: int) -> None:
+def apply_weight(call: Call, weight: Any, inner: Sequence[tuple[Ids, Ids]], outer: Sequence[Ids], taps: int) -> None:
     """A weight sums over the `inner` axes (pairs: data, weight) and gives the `outer` ones."""
     for data, own in inner:
         call.factors.unify(data, own)
@@ -25,7 +25,7 @@ def _linear(call: Call) -> Axes:
         call.factors.unify(weight[0], call.axes("bias")[-1])
     data = call.axes("input")
     if call.is_trained(call["weight"]):
-        _apply_weight(call, call["weight"], [(data[-1], weight[-1])], weight[:-1], 1)
+        apply_weight(call, call["weight"], [(data[-1], weight[-1])], weight[:-1], 1)
     else:
         call.factors.unify(data[-1], weight[-1])
     return (*data[:-1], *weight[:-1])
@@ -37,7 +37,7 @@ def _bilinear(call: Call) -> Axes:
     lead = broadcast(call.factors, [one[:-1], two[:-1]])
     if call.has("bias"):
         call.factors.unify(weight[0], call.axes("bias")[0])
-    _apply_weight(call, call["weight"], [(one[-1], weight[1]), (two[-1], weight[2])], weight[:1], 1)
+    apply_weight(call, call["weight"], [(one[-1], weight[1]), (two[-1], weight[2])], weight[:1], 1)
     return (*lead, weight[0])
 
 
@@ -59,9 +59,9 @@ def _product(call: Call, left: Any, right: Any) -> Axes:
     lead = broadcast(call.factors, [a[:-2], b[:-2]])
     trained = call.is_trained(left), call.is_trained(right)
     if trained == (False, True):
-        _apply_weight(call, right, [(inner_a, inner_b)], columns, 1)
+        apply_weight(call, right, [(inner_a, inner_b)], columns, 1)
     elif trained == (True, False):
-        _apply_weight(call, left, [(inner_b, inner_a)], rows, 1)
+        apply_weight(call, left, [(inner_b, inner_a)], rows, 1)
     else:
         call.factors.unify(inner_a, inner_b)
         if all(trained):
@@ -94,7 +94,7 @@ def _einsum(call: Call) -> Axes:
                 for axis, part in zip(outer, call.factors.regroup(call.factors.fresh(prod(sizes)), sizes), strict=True):
                     call.factors.unify(axis, part)
             if inner:
-                _apply_weight(call, ref, [(axis, axis) for axis in inner], outer, 1)
+                apply_weight(call, ref, [(axis, axis) for axis in inner], outer, 1)
     return tuple(letters[letter] for letter in result)
 
 
@@ -133,7 +133,7 @@ def _convolve(call: Call, transposed: bool) -> Axes:
             factors.flag(outer, "made")
             call.labels.taps.update(dict.fromkeys(call.labels.sources[call["weight"].name] or (), taps))
         else:
-            _apply_weight(call, call["weight"], [(data_inner, inner)], [outer], taps)
+            apply_weight(call, call["weight"], [(data_inner, inner)], [outer], taps)
     kept = _same_positions(call, weight)
     sizes = call.shape[len(lead) + 1 :]
     return (*lead, factors.leaves(output), *(spatial if kept else call.fresh(sizes, "spatial")))
@@ -247,57 +247,3 @@ def _attention(call: Call) -> Axes:
     if call.has("attn_mask"):
         broadcast(factors, [(*lead, query[-2], key[-2]), call.axes("attn_mask")])
     return (*lead, query[-2], value[-1])
-
-
-_GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
-
-
-@axis_rule("aten.lstm.input", "aten.gru.input", "aten.rnn_tanh.input", "aten.rnn_relu.input")
-def _recurrent(call: Call) -> list[Axes | None]:
-    gates = _GATES[call.node.op.split(".")[1]]
-    data = call.axes("input")
-    features, hidden = data[-1], ()
-    directions = 2 if call["bidirectional"] else 1
-    per = len(call["params"]) // (call["num_layers"] * directions)
-    if per not in (2, 4):
-        raise AxesUnknown
-    for layer in range(call["num_layers"]):
-        direction = call.fresh((directions,), "spatial")[0]
-        hidden = _recurrent_layer(call, features, call["params"][layer * directions * per :], per, directions, gates)
-        features = (*direction, *hidden)
-    initial = call["hx"] if isinstance(call["hx"], list) else [call["hx"]]
-    state = (call.fresh(call.shape[1][:1], "spatial")[0], data[0 if call["batch_first"] else 1], hidden)
-    for given in initial:
-        broadcast(call.factors, [state, call.axes_of(given)])
-    return [(*data[:-1], features), state, *([state] if gates == 4 else [])]
-
-
-@axis_rule("aten.lstm_cell", "aten.gru_cell", "aten.rnn_tanh_cell", "aten.rnn_relu_cell")
-def _recurrent_cell(call: Call) -> Any:
-    gates = _GATES[call.node.op.split(".")[1].removesuffix("_cell")]
-    data = call.axes("input")
-    params = [call[name] for name in ("w_ih", "w_hh", "b_ih", "b_hh") if call.has(name)]
-    hidden = _recurrent_layer(call, data[-1], params, len(params), 1, gates)
-    state = (*data[:-1], hidden)
-    for given in call["hx"] if isinstance(call["hx"], list) else [call["hx"]]:
-        broadcast(call.factors, [state, call.axes_of(given)])
-    return [state, state] if gates == 4 else state
-
-
-def _recurrent_layer(call: Call, features: Ids, params: Any, per: int, directions: int, gates: int) -> Ids:
-    hidden: Ids | None = None
-    for one in range(directions):
-        given, recurrent, *biases = params[one * per : (one + 1) * per]
-        weight, square = call.axes_of(given), call.axes_of(recurrent)
-        size = call.factors.size(square[1])
-        for axes, ref, inner in ((weight, given, features), (square, recurrent, square[1])):
-            gate, own = call.factors.regroup(axes[0], (gates, size))
-            call.factors.flag(gate, "spatial")
-            call.factors.flag(own, "made")
-            hidden = own if hidden is None else hidden
-            call.factors.unify(hidden, own)
-            _apply_weight(call, ref, [(inner, axes[1])], [call.factors.leaves(axes[0])], 1)
-        call.factors.unify(hidden or (), square[1])
-        for bias in biases:
-            call.factors.unify(weight[0], call.axes_of(bias)[0])
-    return call.factors.leaves(hidden or ())

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+import widthwise.program._axes_recurrent
 import widthwise.program._axes_shapes
 import widthwise.program._axes_shuffles
 import widthwise.program._axes_weights  # noqa: F401  (they register their rules)

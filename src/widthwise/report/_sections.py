@@ -7,6 +7,7 @@ from widthwise.report import _tables as numbers
 from widthwise.report import _tables_theory as theory
 from widthwise.report import _words as say
 from widthwise.report import _words_theory as tell
+from widthwise.report import _words_training as outcome
 from widthwise.report._numbers import interval, number, percent
 from widthwise.report._select import best_advice, later, now
 
@@ -61,7 +62,7 @@ def tiles(forecast: Forecast) -> list[Tile]:
         )
     decay = "eigenvalues fall like i^(\N{MINUS SIGN}alpha), the target's power like i^(\N{MINUS SIGN}beta)"
     made.append(Tile("Exponents of the task", f"alpha {number(found.alpha)}, beta {number(found.beta)}", decay))
-    made.append(Tile("Overfitting", forecast.overfitting.verdict, say.overfitting_tile(forecast)))
+    made.append(Tile("Overfitting", forecast.overfitting.verdict, outcome.overfitting_tile(forecast)))
     if best is not None:
         detail = f"{number(best.before)} to {number(best.after)}, {best.confidence} confidence"
         made.append(Tile("Best step", best.action, detail))
@@ -111,7 +112,7 @@ def sections(forecast: Forecast) -> list[Section]:
         Section(
             "overfitting",
             "Ridge and overfitting",
-            tuple(say.overfitting(forecast)),
+            tuple(outcome.overfitting(forecast)),
             ("overfitting",),
             (numbers.overfitting(forecast),),
         ),
@@ -123,7 +124,11 @@ def sections(forecast: Forecast) -> list[Section]:
             (theory.dynamics(forecast), theory.path(forecast)),
         ),
         Section(
-            "training", "Training check", tuple(say.training(forecast)), ("training",), (numbers.training(forecast),)
+            "training",
+            "Training check",
+            tuple(outcome.training(forecast)),
+            ("training",),
+            (numbers.training(forecast),),
         ),
         Section(
             "scaling",
@@ -133,7 +138,7 @@ def sections(forecast: Forecast) -> list[Section]:
             (theory.scaling(forecast),),
             forecast.scaling_notes if forecast.scaling else (),
         ),
-        Section("advice", "Advice", tuple(say.advice(forecast)), ("advice",), (numbers.advice(forecast),)),
+        Section("advice", "Advice", tuple(outcome.advice(forecast)), ("advice",), (numbers.advice(forecast),)),
         _how(forecast),
     ]
     return [_without_empty(section) for section in made]

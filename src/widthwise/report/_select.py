@@ -4,7 +4,8 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from widthwise.forecast._types import AdviceRow, Forecast, LearningPoint, WidthPoint
+from widthwise.forecast._types import Forecast, LearningPoint, WidthPoint
+from widthwise.forecast._types_theory import AdviceRow
 
 RIDGES = ("zero", "optimal")
 CONFIDENCE = {"high": 0, "medium": 1, "low": 2}

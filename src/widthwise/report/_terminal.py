@@ -14,6 +14,7 @@ from widthwise.report import _tables as tables
 from widthwise.report import _tables_theory as theory
 from widthwise.report import _words as words
 from widthwise.report import _words_theory as tell
+from widthwise.report import _words_training as outcome
 from widthwise.report._numbers import MISSING, count, interval, number, percent, with_error
 from widthwise.report._select import curve
 from widthwise.report._tables import Table, table
@@ -44,9 +45,9 @@ def summary(forecast: Forecast) -> Group:
     caveat = words.width_caveat(forecast) if forecast.width_curve else ""
     parts += _block("Width", [*words.width(forecast), caveat], tables.width(forecast), _narrow_width(forecast))
     parts += _block("Finite width", tell.finite_width(forecast) if forecast.fluctuations else [])
-    parts += _block("Ridge and overfitting", words.overfitting(forecast))
+    parts += _block("Ridge and overfitting", outcome.overfitting(forecast))
     parts += _block("Training time", tell.dynamics(forecast) if forecast.dynamics else [])
-    parts += _block("Training check", words.training(forecast))
+    parts += _block("Training check", outcome.training(forecast))
     parts += _block(
         "How to scale it", tell.scaling(forecast) if forecast.scaling else [], theory.scaling(forecast, short=True)
     )
@@ -153,7 +154,7 @@ def _narrow_width(forecast: Forecast) -> Table:
 def _advice(forecast: Forecast) -> list[RenderableType]:
     """Per step what to do; below it what it should bring, how surely, and why."""
     if not forecast.advice:
-        return _block("Advice", words.advice(forecast))
+        return _block("Advice", outcome.advice(forecast))
     parts: list[RenderableType] = [Text(), Text("Advice", style="bold cyan")]
     for place, row in enumerate(forecast.advice, 1):
         change = f"{number(row.before)} to {number(row.after)} ({tables.change(row.before, row.after)})"

@@ -1,6 +1,7 @@
 """The plain words on finite width, training time and scaling."""
 
-from widthwise.forecast._types import DynamicsSection, FluctuationsSection, Forecast
+from widthwise.forecast._types import Forecast
+from widthwise.forecast._types_theory import DynamicsSection, FluctuationsSection
 from widthwise.report._numbers import count, number, percent
 
 VERDICTS = {

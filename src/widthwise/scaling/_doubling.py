@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from widthwise.core import Value
 from widthwise.program import Role
 from widthwise.scaling._families import UpdateFamily
-from widthwise.scaling._parametrize import ROLES_WITH_ONE_HOT_INPUT
 from widthwise.scaling._plan import WeightPlan
+from widthwise.scaling._planner import ROLES_WITH_ONE_HOT_INPUT
 from widthwise.scaling._schemes import Factors, Fans, rule_of
 
 TIED = "tied to the readout"

@@ -10,6 +10,7 @@ from torch import nn
 from widthwise.kernels import critical_line, infinite, phase_diagram
 from widthwise.program import trace
 from widthwise.studies._findings import Outcome, compare, floats, in_order
+from widthwise.studies._infinite_width_lectures_catapult import catapult_digits, catapult_map
 from widthwise.studies._infinite_width_lectures_networks import (
     SLUG,
     conditioning,
@@ -17,13 +18,7 @@ from widthwise.studies._infinite_width_lectures_networks import (
     fluctuations,
     relu_correlations,
 )
-from widthwise.studies._infinite_width_lectures_training import (
-    catapult_digits,
-    catapult_map,
-    drift,
-    ensembles,
-    linearisation,
-)
+from widthwise.studies._infinite_width_lectures_training import drift, ensembles, linearisation
 from widthwise.studies._types import Claim, Finding, Scale, Study
 from widthwise.theory import KernelDynamics
 

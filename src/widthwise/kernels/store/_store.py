@@ -1,6 +1,6 @@
 """Gram matrices on disk, computed tile by tile and read without loading them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from widthwise.core import DataError, OutputError, require_memory
+from widthwise.core import DataError, OutputError
 from widthwise.kernels._limit import Parametrization
 from widthwise.kernels.store import _format
 from widthwise.kernels.store._fill import FillReport, Work, default_tile, fill
 from widthwise.kernels.store._layout import Layout, Tile
-from widthwise.kernels.store._ledger import Ledger, checksum
+from widthwise.kernels.store._ledger import Ledger
+from widthwise.kernels.store._matrix import StoredMatrix
 from widthwise.kernels.store._source import Inputs, KernelSource, as_array, as_source, data_identity, torch_type
 
 _PROBES = 4
@@ -26,7 +27,7 @@ _WHAT = {
 }
 
 
-class GramStore:
+class GramStore(StoredMatrix):
     """A kernel matrix in tiles on disk, read as an array that is not loaded: ``store[i:j, k:l]``, ``store @ v``.
 
     Made by `GramStore.create` (which also resumes) or `GramStore.open`. On disk it is a Zarr (version 3) group with one
@@ -49,14 +50,12 @@ class GramStore:
     """
 
     def __init__(self, path: str | Path, name: str | None = None, *, work: Work | None = None) -> None:
-        self.path = Path(path)
-        self.header, self.layout = _format.read_header(self.path)
-        self.name = self.header["names"][0] if name is None else name
-        if self.name not in self.header["names"]:
-            raise DataError(f"{self.path} holds {', '.join(self.header['names'])} and not {self.name!r}; name another.")
-        self._chunks = _format.Chunks(self.path, self.name, self.layout)
-        self.ledger = Ledger(self.path / _format.LEDGER)
-        self._checked: set[Tile] = set()
+        path = Path(path)
+        self.header, layout = _format.read_header(path)
+        name = self.header["names"][0] if name is None else name
+        if name not in self.header["names"]:
+            raise DataError(f"{path} holds {', '.join(self.header['names'])} and not {name!r}; name another.")
+        super().__init__(path, name, layout, _format.Chunks(path, name, layout), Ledger(path / _format.LEDGER))
         self._work = work
 
     # -- making ---------------------------------------------------------------------------------------------------
@@ -177,29 +176,6 @@ class GramStore:
     # -- state ----------------------------------------------------------------------------------------------------
 
     @property
-    def shape(self) -> tuple[int, int]:
-        """Rows and columns."""
-        return self.layout.rows, self.layout.columns
-
-    @property
-    def dtype(self) -> np.dtype:
-        """Of what is kept."""
-        return self._chunks.dtype
-
-    @property
-    def ndim(self) -> int:
-        """2."""
-        return 2
-
-    def __len__(self) -> int:
-        return self.layout.rows
-
-    @property
-    def finished(self) -> int:
-        """Number of tiles in the ledger, of `layout.count`."""
-        return len(self.ledger.done)
-
-    @property
     def complete(self) -> bool:
         """Whether every tile is in the ledger."""
         return self.finished == self.layout.count
@@ -213,99 +189,6 @@ class GramStore:
         """Finished tiles of this kernel whose bytes do not match their checksum (reads all of them)."""
         return [tile for tile in self.ledger.done if not self._sound(tile)]
 
-    def _sound(self, tile: Tile) -> bool:
-        values, sums = self._chunks.read(tile), self.ledger.done.get(tile)
-        return values is not None and sums is not None and checksum(values) == sums.get(self.name)
-
-    # -- reading --------------------------------------------------------------------------------------------------
-
-    def tile(self, i: int, j: int) -> np.ndarray:
-        """A tile that is kept, memory-mapped; its checksum is compared the first time.
-
-        Raises:
-            DataError: it is not computed yet, or damaged.
-        """
-        if (i, j) not in self._checked:
-            if (i, j) not in self.ledger.done:
-                raise DataError(
-                    f"{self.path} has {self.finished} of {self.layout.count} tiles; run the command that made it again "
-                    "(or fill()) to finish it."
-                )
-            if not self._sound((i, j)):
-                raise DataError(
-                    f"tile ({i}, {j}) of {self.path} does not match its checksum; run the command that made it again "
-                    "(or fill()) to compute it anew."
-                )
-            self._checked.add((i, j))
-        values = self._chunks.read((i, j))
-        if values is None:
-            raise DataError(f"tile ({i}, {j}) of {self.path} has vanished; run the command that made it again.")
-        return values
-
-    def blocks(self) -> Iterator[tuple[slice, slice, np.ndarray]]:
-        """Every tile that is kept with its rows and columns (of a symmetric store: the upper half)."""
-        for i, j in self.layout.tiles():
-            yield *self.layout.span(i, j), self.tile(i, j)
-
-    def __getitem__(self, key: Any) -> Any:
-        """Rows and columns by whole number, slice or list of whole numbers (the two lists span a grid)."""
-        rows, columns = key if isinstance(key, tuple) else (key, slice(None))
-        r, c = _numbers(rows, self.layout.rows, "row"), _numbers(columns, self.layout.columns, "column")
-        found = self._gather(np.atleast_1d(r), np.atleast_1d(c))
-        return found[(0 if np.ndim(r) == 0 else slice(None), 0 if np.ndim(c) == 0 else slice(None))]
-
-    def _gather(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        side, out = self.layout.tile, np.empty((len(rows), len(columns)), self.dtype)
-        down, across = rows // side, columns // side
-        for i in np.unique(down):
-            at = np.flatnonzero(down == i)
-            for j in np.unique(across):
-                to = np.flatnonzero(across == j)
-                flip = self.layout.symmetric and i > j
-                block = self.tile(int(j), int(i)).T if flip else self.tile(int(i), int(j))
-                out[np.ix_(at, to)] = block[np.ix_(rows[at] - i * side, columns[to] - j * side)]
-        return out
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        """The whole matrix in memory.
-
-        Raises:
-            ResourceError: it does not fit.
-        """
-        if copy is False:
-            raise ValueError("a Gram store is on disk and cannot become an array without a copy")
-        needed = self.layout.rows * self.layout.columns * self.dtype.itemsize
-        require_memory(needed, f"the whole matrix of {self.path}", "read parts of it, or use it as it is.")
-        out = np.empty(self.shape, self.dtype)
-        for rows, columns, block in self.blocks():
-            out[rows, columns] = block
-            if self.layout.symmetric:
-                out[columns, rows] = block.T
-        return out if dtype is None else out.astype(dtype, copy=False)
-
-    def matvec(self, vectors: np.ndarray) -> np.ndarray:
-        """The matrix times ``[columns]`` or ``[columns, k]``, float64; every tile is read once.
-
-        Tiles are multiplied in their own precision and summed in float64.
-        """
-        v = np.asarray(vectors)
-        if v.ndim not in (1, 2) or len(v) != self.layout.columns:
-            raise DataError(f"a matrix with {self.layout.columns} columns cannot multiply shape {list(v.shape)}.")
-        v = np.ascontiguousarray(v, dtype=self.dtype)
-        out = np.zeros((self.layout.rows, *v.shape[1:]))
-        for rows, columns, block in self.blocks():
-            out[rows] += block @ v[columns]
-            if self.layout.symmetric and rows != columns:
-                out[columns] += block.T @ v[rows]
-        return out
-
-    __matmul__ = matvec
-
-    def diagonal(self) -> np.ndarray:
-        """The entries on the diagonal, ``[min(rows, columns)]``."""
-        count = min(self.layout.down, self.layout.across)
-        return np.concatenate([np.array(self.tile(i, i).diagonal()) for i in range(count)])
-
     def __deepcopy__(self, memo: dict) -> "GramStore":
         return self  # a handle on files: scikit-learn's clone shares it
 
@@ -315,20 +198,6 @@ class GramStore:
             f"GramStore({str(self.path)!r}, {self.name}, shape {list(self.shape)}, {self.dtype}{half}, "
             f"{self.finished}/{self.layout.count} tiles)"
         )
-
-
-def _numbers(key: Any, size: int, what: str) -> np.ndarray:
-    """Indices that a key picks: a whole number stays without an axis."""
-    if isinstance(key, slice):
-        return np.arange(size)[key]
-    index = np.asarray(key)
-    if index.dtype == bool and index.shape == (size,):
-        return np.flatnonzero(index)
-    if index.dtype.kind not in "iu" or index.ndim > 1:
-        raise IndexError(f"{what} {key!r} is no index; give a whole number, a slice or a list of whole numbers.")
-    if index.size and (index.min() < -size or index.max() >= size):
-        raise IndexError(f"{what} {key!r} is outside of {size} {what}s.")
-    return np.where(index < 0, index + size, index)
 
 
 def _probe(source: KernelSource, x1: Inputs, x2: Inputs | None) -> list[float]:
