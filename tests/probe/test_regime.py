@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from widthwise.core import DataError
-from widthwise.probe import RegimeRecorder, empirical_ntk, kernel_distance, loss_staircase
+from widthwise.probe import RegimeRecorder, empirical_ntk, kernel_distance, loss_staircase, regime
 from widthwise.scaling import diagnose_regime, mode_time
 from widthwise.theory import KernelDynamics
 
@@ -116,3 +116,23 @@ def test_bad_input_is_named():
         RegimeRecorder(net(), X[:1], Y[:1])
     with pytest.raises(DataError, match="no step"):
         RegimeRecorder(net(), X, Y).trace()
+
+
+def test_the_way_to_the_last_kernel():
+    """Distances of the snapshots' kernels from the last one, and the share of the way at a tenth of the fall."""
+    module = net(8)
+    recorder, kernels = RegimeRecorder(module, X[:6], Y[:6]), []
+    for step in range(8):
+        kernels.append(empirical_ntk(module, X[:6]))
+        recorder(1.0 - step / 8)
+        with torch.no_grad():
+            for parameter in module.parameters():
+                parameter.mul_(0.9).add_(0.05 * parameter.roll(1))
+    trace = recorder.trace()
+    last = empirical_ntk(module, X[:6])
+    wanted = [kernel_distance(kernels[at], last) for at in trace.at[:-1]]
+    assert trace.remaining == pytest.approx([*wanted, 0.0], abs=1e-12) and wanted[0] > 0.01
+    found = regime(trace)
+    at_tenth = np.interp(found.staircase.times[np.argmax(found.staircase.losses <= 0.9 * found.staircase.losses[0])],
+                         trace.at, trace.remaining)  # fmt: skip
+    assert found.settled == pytest.approx(1 - at_tenth / wanted[0], abs=0.05)

@@ -27,6 +27,7 @@ class RegimeTrace(Value):
         losses: one per step.
         at: steps of the snapshots, 0 first.
         distance: ``1 - <K_0, K_t> / (|K_0| |K_t|)`` of the tangent kernel on the watched examples.
+        remaining: the same distance from the last kernel, ``1 - <K_t, K_T> / (|K_t| |K_T|)``.
         change: ``|K_t - K_0| / |K_0|``; scale: ``|K_t| / |K_0|``.
         alignment: ``tr(Y^T K Y) / (|K|_F |Y|^2)`` with the targets.
         moved: ``|theta_t - theta_0| / |theta_0|`` over all trained tensors.
@@ -36,6 +37,7 @@ class RegimeTrace(Value):
     losses: Float[np.ndarray, "steps"]
     at: tuple[int, ...]
     distance: Float[np.ndarray, "snapshots"]
+    remaining: Float[np.ndarray, "snapshots"]
     change: Float[np.ndarray, "snapshots"]
     scale: Float[np.ndarray, "snapshots"]
     alignment: Float[np.ndarray, "snapshots"]
@@ -84,7 +86,7 @@ class RegimeRecorder:
         self._at: list[int] = []
         self._rows: list[tuple[float, ...]] = []
         self._norms: list[list[float]] = []
-        self._first: Tensor | None = None
+        self._kernels: list[Tensor] = []
 
     def __call__(self, loss: float) -> None:
         """Note the loss before a step, and take a snapshot where one is due."""
@@ -104,15 +106,17 @@ class RegimeRecorder:
         if not self._at or self._at[-1] != len(self.losses):
             self._snapshot()
         distance, change, scale, alignment, moved = np.array(self._rows).T
+        remaining = np.array([kernel_distance(kernel, self._kernels[-1]) for kernel in self._kernels])
         matrices = tuple(name for name, value in self.start.items() if value.ndim > 1)
         return RegimeTrace(
-            np.array(self.losses), tuple(self._at), distance, change, scale, alignment, moved, np.array(self._norms),
-            matrices,
+            np.array(self.losses), tuple(self._at), distance, remaining, change, scale, alignment, moved,
+            np.array(self._norms), matrices,
         )  # fmt: skip
 
     def _snapshot(self) -> None:
         kernel = empirical_ntk(self.module, self.inputs).double().cpu()
-        first = self._first = kernel if self._first is None else self._first
+        self._kernels.append(kernel)
+        first = self._kernels[0]
         now = {name: value.detach() for name, value in select_parameters(self.module, None).items()}
         size = sum(float(value.double().square().sum()) for value in self.start.values()) ** 0.5
         moved = sum(float((now[name] - value).double().square().sum()) for name, value in self.start.items()) ** 0.5
@@ -155,7 +159,9 @@ class Regime(Value):
         fall: share of the initial loss that is gone at the end.
         silent: kernel distance at the time when a tenth of that had gone, over the one at the end: near one, the
             kernel turned before the loss showed it.
-        aligned: share of the rise of the alignment that was over by then (silent alignment); NaN without a rise.
+        settled: share of the way to its last direction that the kernel had gone by then (silent alignment): one minus
+            its distance from the last kernel, over that of the first; NaN where the kernel did not turn.
+        aligned: share of the rise of the alignment with the targets that was over by then; NaN without a rise.
         staircase: steps of the loss.
         trace: the run.
     """
@@ -164,6 +170,7 @@ class Regime(Value):
     reasons: tuple[str, ...]
     fall: float
     silent: float
+    settled: float
     aligned: float
     staircase: Staircase = field(repr=False)
     trace: RegimeTrace = field(repr=False)
@@ -211,6 +218,8 @@ def regime(trace: RegimeTrace | RegimeRecorder, *, lazy_change: float = LAZY_CHA
     change, moved, distance = (float(row[-1]) for row in (trace.change, trace.moved, trace.distance))
     early = _at_tenth(stairs, trace, trace.distance)
     silent = early / distance if distance > 0 else 0.0
+    whole = float(trace.remaining[0])
+    settled = 1 - _at_tenth(stairs, trace, trace.remaining) / whole if whole > 0 else nan
     rise = float(trace.alignment[-1] - trace.alignment[0])
     aligned = (_at_tenth(stairs, trace, trace.alignment) - float(trace.alignment[0])) / rise if rise > 0 else nan
     plural = "" if len(stairs.steps) == 1 else "s"
@@ -229,7 +238,7 @@ def regime(trace: RegimeTrace | RegimeRecorder, *, lazy_change: float = LAZY_CHA
         verdict = "lazy"
     elif stairs.steps and moved >= OUTGROWN:
         verdict = "ultra-rich"
-    return Regime(verdict, reasons, fall, silent, aligned, stairs, trace)
+    return Regime(verdict, reasons, fall, silent, settled, aligned, stairs, trace)
 
 
 def _at_tenth(stairs: Staircase, trace: RegimeTrace, values: np.ndarray) -> float:

@@ -108,8 +108,10 @@ class RichnessSweep(Value):
             if x:
                 series.append(Points(state, tuple(x), tuple(y), slot=slot))
         for name, bounds, slot in (("largest rate", self.edges, 3), ("best rate", self.optima, 1)):
-            known = [(gamma, one.value) for gamma, one in zip(self.gammas, bounds, strict=True) if one.value > 0]
-            series.append(Line(name, *_columns(known), slot, markers=name == "best rate"))
+            shown = [(g, one) for g, one in zip(self.gammas, bounds, strict=True) if one.value > 0]
+            known = [(g, one.value) for g, one in shown if name == "best rate" or not one.censored]
+            if known:
+                series.append(Line(name, *_columns(known), slot, markers=name == "best rate"))
         for key, law in (("lazy", 2.0), ("rich", 2 / self.depth)):
             fit = self.exponents[f"optimum, {key}"]
             chosen = [g for g in self.gammas if (g <= self.lazy_below if key == "lazy" else g >= self.rich_above)]
@@ -124,7 +126,8 @@ class RichnessSweep(Value):
             Axis("gamma (outputs are divided by it)", "log"),
             Axis("learning rate", "log"),
             tuple(series),
-            f"One network per point, {self.steps} steps of SGD. Untrained: the loss stayed above 0.9 of its start. The "
+            f"One network per point, {self.steps} steps of SGD. Untrained: the loss stayed above 0.9 of its start. No "
+            "largest rate is drawn where every tried one trains. The "
             "dashed lines have the slope that the theory predicts and go through the middle of the best rates.",
         )
 

@@ -1,5 +1,7 @@
 """The plane of strength and learning rate on a real task."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from widthwise.core import Axis, Figure, Line, Points
@@ -92,7 +94,8 @@ def entropy(scale: Scale) -> Outcome:
     rows, law = ["lazy, L = 3", "rich, L = 3"], [2.0, 2 / 3]
     detail = f"Exponent of the best rate, classes of the same images, {sweeps['rich'].steps} steps."
     finding = compare("entropy", rows, law, values, detail, absolute=WITHIN, uncertainty=errors, errors=0.0)
-    return [finding], {f"entropy-{regime}": one.plot() for regime, one in sweeps.items()}
+    titles = {regime: f"Learning rate against strength with cross-entropy, {regime} side" for regime in sweeps}
+    return [finding], {f"entropy-{regime}": replace(one.plot(), title=titles[regime]) for regime, one in sweeps.items()}
 
 
 EXPERIMENTS = (planes, entropy)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import cache
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 
 from widthwise.core import DataError
@@ -29,12 +30,21 @@ def images(samples: int, tests: int = 0) -> tuple[Task, Task]:
     return (x[:samples], y[:samples], classes[:samples]), (x[samples:], y[samples:], classes[samples:])
 
 
-def perceptron(inputs: int, depth: int, width: int = WIDTH) -> Callable[[], nn.Module]:
-    """A factory of bias-free ReLU networks with `depth` matrices and ten outputs."""
+def whitened_pair(samples: int, components: int) -> tuple[Tensor, Tensor]:
+    """Two of the classes among those images as targets 1 and -1, and their leading principal components, whitened."""
+    (x, _, classes), _ = images(samples)
+    x, y = x[classes < 2].double(), 1.0 - 2.0 * classes[classes < 2, None].float()
+    x = x - x.mean(0)
+    values, vectors = torch.linalg.eigh(x.T @ x / len(x))
+    return (x @ vectors[:, -components:] / values[-components:].sqrt()).float(), y
+
+
+def perceptron(inputs: int, depth: int, width: int = WIDTH, outputs: int = 10) -> Callable[[], nn.Module]:
+    """A factory of bias-free ReLU networks with `depth` matrices."""
 
     def build() -> nn.Module:
         sizes = [inputs, *[width] * (depth - 1)]
         layers = [part for a, b in pairwise(sizes) for part in (nn.Linear(a, b, bias=False), nn.ReLU())]
-        return nn.Sequential(*layers, nn.Linear(sizes[-1], 10, bias=False))
+        return nn.Sequential(*layers, nn.Linear(sizes[-1], outputs, bias=False))
 
     return build

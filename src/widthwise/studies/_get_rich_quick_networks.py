@@ -4,6 +4,7 @@ from copy import deepcopy
 
 import numpy as np
 import torch
+from scipy import stats
 from torch import Tensor, nn
 
 from widthwise.core import Axis, DataError, Figure, Line, Points, generator, seeded
@@ -130,28 +131,30 @@ def portrait(scale: Scale) -> Outcome:
         "small-scale", rows[1:], floats([distance[1], distance[3]]), floats([distance[3], distance[4]]), smaller,
         "Kernel distance; predicted: that of the smaller scale, which is to be larger.", floats(errors[3:5]),
     )  # fmt: skip
-    return [first, scales], {"portrait": _portrait_figure(settings, distance, test, errors)}
+    return [first, scales], {
+        "portrait": _portrait_figure(settings, distance, errors, "kernel distance"),
+        "portrait-test-error": _portrait_figure(settings, test, shaped[1].std(1, ddof=1) / seeds**0.5, "test error"),
+    }
 
 
-def _portrait_figure(settings, distance, test, errors) -> Figure:  # type: ignore[no-untyped-def]
+def _portrait_figure(settings, values, errors, name: str) -> Figure:  # type: ignore[no-untyped-def]
     series: list[Points | Line] = []
     for slot, tau in enumerate(sorted({tau for tau, _ in settings})):
         chosen = sorted((delta, k) for k, (t, delta) in enumerate(settings) if t == tau)
         x, at = floats([delta for delta, _ in chosen]), [k for _, k in chosen]
-        series.append(Points(f"scale {tau:g}", x, floats(distance[at]), floats(errors[at]), slot))
+        series.append(Points(f"scale {tau:g}", x, floats(values[at]), floats(errors[at]), slot))
         if len(at) > 1:
-            series.append(Line("", x, floats(distance[at]), slot))
-            series.append(Line(f"test error x 30, scale {tau:g}", x, floats(30 * test[at]), slot, dashed=True))
+            series.append(Line("", x, floats(values[at]), slot))
     return Figure(
-        "Students of a small teacher", Axis("balance delta (positive: upstream)"), Axis("kernel distance"),
+        f"Students of a small teacher: {name}", Axis("balance delta (positive: upstream)"), Axis(name, "log"),
         tuple(series), "Features move more, and the student generalises better, the smaller the scale and the more the "
-        "first layer is to learn.",
+        "first layer is to learn. Bars: standard error over seeds.",
     )  # fmt: skip
 
 
 def convolutional(scale: Scale) -> Outcome:
     """A small convolutional network on real images: the same function at the start, other balances."""
-    count, seeds, steps = (192, 3, 500) if scale == "quick" else (2000, 6, 6000)
+    count, seeds, steps = (192, 8, 500) if scale == "quick" else (1000, 16, 6000)
     try:
         data = load("fashion-mnist")
         x = nn.functional.avg_pool2d(data.inputs[:count].float().reshape(-1, 1, 28, 28), 2)
@@ -160,7 +163,7 @@ def convolutional(scale: Scale) -> Outcome:
         x = data.inputs[:count].float()
     x = ((x - x.mean()) / x.std()).double()
     y = nn.functional.one_hot(data.targets[:count], 10).double() - 0.1
-    rows, moved, first = [], np.zeros((len(ALPHAS), seeds)), np.zeros((len(ALPHAS), seeds))
+    moved, first = np.zeros((len(ALPHAS), seeds)), np.zeros((len(ALPHAS), seeds))
     for seed in range(seeds):
         with seeded(0, "convolutional", seed):
             base = _cnn(x.shape[-1]).double()
@@ -168,22 +171,26 @@ def convolutional(scale: Scale) -> Outcome:
             net = deepcopy(base)
             unbalance(net, x[:8], alpha=alpha)
             moved[k, seed], first[k, seed] = _movement(net, x, y, steps)
-    rows = [f"alpha = {alpha:g}" for alpha in ALPHAS]
-    mean, error = moved.mean(1), moved.std(1, ddof=1) / seeds**0.5
-    holds = bool((np.diff(mean) > 0).all() and (np.diff(moved, axis=0) > 0).all())
+    slopes = np.polyfit(np.log(ALPHAS), np.log(moved), 1)[0]  # one per seed: its networks start as one function
+    slope, error = float(slopes.mean()), float(slopes.std(ddof=1)) / seeds**0.5
+    low = slope - float(stats.t.ppf(0.975, seeds - 1)) * error
+    logs = np.log(moved)
+    mean, spread = np.exp(logs.mean(1)), np.exp(logs.mean(1)) * logs.std(1, ddof=1) / seeds**0.5
     detail = (
-        f"Kernel distance when a third of the loss of {count} images is gone, {seeds} seeds, predicted: that of the "
-        f"next smaller alpha, which is to be smaller; the first layer moved by "
+        f"Kernel distance when a third of the loss of {count} images is gone, {seeds} seeds: "
+        f"{', '.join(f'{v:.4f}' for v in mean)} (geometric means) for alpha {', '.join(f'{v:g}' for v in ALPHAS)}; the "
+        f"slope of its logarithm against that of alpha within each seed, predicted: above zero; 95 % interval from "
+        f"{low:.2f}, {int((slopes > 0).sum())} of {seeds} seeds above zero. The first layer moved by "
         f"{', '.join(f'{v:.2f}' for v in first.mean(1))} of its size."
     )
-    found = Finding(
-        "convolutional", tuple(rows[1:]), floats(mean[:-1]), floats(mean[1:]), holds, detail, floats(error[1:])
-    )
-    points = Points("mean and standard error", ALPHAS, floats(mean), floats(error))
+    rows = ("slope of log kernel distance in log alpha",)
+    found = Finding("convolutional", rows, (0.0,), (slope,), low > 0, detail, (error,))
+    points = Points("geometric mean over seeds and its standard error", ALPHAS, floats(mean), floats(spread))
+    singles = [Line("" if k else "single seeds", ALPHAS, floats(row), 4, dashed=True) for k, row in enumerate(moved.T)]
     figure = Figure(
         "Unbalanced convolutional network", Axis("alpha (above 1: upstream)", "log"), Axis("kernel distance", "log"),
-        (points, Line("", ALPHAS, floats(mean))),
-        "Kernel distance when a third of the loss is gone; all networks start as the same function.",
+        (*singles, Line("", ALPHAS, floats(mean)), points),
+        "Kernel distance when a third of the loss is gone; the networks of one seed start as the same function.",
     )  # fmt: skip
     return [found], {"convolutional": figure}
 
