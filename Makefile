@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 BENCHMARKS := $(sort $(wildcard benchmarks/bench_*.py))
 
 # Several test processes share the cores, so each keeps to one thread.
-TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
+TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
 .DEFAULT_GOAL := help
 .PHONY: help forecast test test-all lint types docs studies bench clean clean-all

@@ -1,0 +1,13 @@
+"""One process runs all tests of the engines, so that each kernel is compiled once and not by every process at a time."""
+
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.xdist_group("engines"))
