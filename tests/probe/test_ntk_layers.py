@@ -12,6 +12,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from widthwise.core import ModelError, OutputError, seeded
 from widthwise.nn import build_model, resnet
 from widthwise.probe import _layer_contraction as contraction
+from widthwise.probe import _layer_contraction_products as products
+from widthwise.probe import _layer_contraction_uses as uses
 from widthwise.probe import empirical_ntk
 
 Case = tuple[nn.Module, Tensor]
@@ -225,8 +227,9 @@ def test_blocks_heads_and_slices_do_not_matter(name: str, chunk: int, monkeypatc
     module, x = case(name)
     expected = empirical_ntk(module, x, method="layers")
     monkeypatch.setattr("widthwise.probe._ntk_layers._HEADS", 1)
-    for name in ("_ENTRIES", "_GRADIENTS", "_PATCHES"):
+    for name in ("_GRADIENTS", "_PATCHES"):
         monkeypatch.setattr(contraction, name, 100)
+    monkeypatch.setattr(products, "_ENTRIES", 100)
     kernel = empirical_ntk(module, x, method="layers", chunk=chunk)
     torch.testing.assert_close(kernel, expected)
     assert torch.equal(kernel, kernel.T)
@@ -316,6 +319,6 @@ def test_breaking_a_formula_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """The survey compares with autograd, so a wrong gradient sends the parameter to Jacobians, never into the sum."""
     module, x = case("mlp")
     expected = empirical_ntk(module, x, method="jacobian")
-    right = contraction.Factors.gradient
-    monkeypatch.setattr(contraction.Factors, "gradient", lambda self: 1.01 * right(self))
+    right = uses.MatrixUse.gradient
+    monkeypatch.setattr(uses.MatrixUse, "gradient", lambda self, *args: 1.01 * right(self, *args))
     torch.testing.assert_close(empirical_ntk(module, x), expected)

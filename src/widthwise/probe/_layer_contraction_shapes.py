@@ -1,9 +1,9 @@
 """Where examples, positions and channels stand in the tensors of a layer."""
 
 from dataclasses import dataclass
+from math import prod
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -48,20 +48,27 @@ def patches(
     dilation: tuple[int, ...],
     groups: int,
 ) -> Tensor:
-    """``[n, groups, positions, channels * kernel]``: what each position of the result sees of ``h [n, c, *sides]``."""
-    flat = [amount for pair in reversed(padding) for amount in pair]
-    h = F.pad(h, flat) if any(flat) else h
-    axes = len(kernel)
-    steps = h.stride()[2:]
-    shape = (*h.shape[:2], *sides, *kernel)
+    """``[n, groups, positions, kernel * channels]``: what each position of the result sees of ``h [n, c, *sides]``.
+
+    Channels run fastest, so that rows of a window are copied whole.
+    """
+    n, channels, *inner = h.shape
+    before = [left for left, _ in padding]
+    outer = [left + side + right for side, (left, right) in zip(inner, padding, strict=True)]
+    image = h.new_zeros(n, groups, *outer, channels // groups)
+    inside = image
+    for axis, (left, side) in enumerate(zip(before, inner, strict=True)):
+        inside = inside.narrow(2 + axis, left, side)
+    inside.copy_(h.unflatten(1, (groups, -1)).movedim(2, -1))
+    steps = image.stride()[2:-1]
     strides = (
-        *h.stride()[:2],
+        *image.stride()[:2],
         *(step * jump for step, jump in zip(steps, stride, strict=True)),
         *(step * jump for step, jump in zip(steps, dilation, strict=True)),
+        1,
     )
-    windows = h.as_strided(shape, strides).unflatten(1, (groups, -1))
-    order = (*range(3), *range(3 + axes, 3 + 2 * axes), *range(3, 3 + axes))
-    return windows.permute(order).flatten(3 + axes).flatten(2, 2 + axes).mT  # rows of the image are copied whole
+    windows = image.as_strided((n, groups, *sides, *kernel, channels // groups), strides)
+    return windows.reshape(n, groups, prod(sides), -1)
 
 
 def summed_to(tensor: Tensor, shape: torch.Size, channel: int | None) -> Tensor:

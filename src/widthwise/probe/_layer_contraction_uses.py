@@ -3,7 +3,8 @@
 With ``h`` what the operation read, ``dg`` the gradient of an output of the network by the operation's result, and
 ``p`` the positions at which a matrix is applied, the gradient of one example by that matrix is
 ``sum_p left_p (x) right_p``: ``dg (x) h`` in a linear layer, ``dg (x) patch of h`` in a convolution,
-``patch of dg (x) h`` in a transposed one, ``one-hot token (x) dg`` in an embedding.
+``patch of dg (x) h`` in a transposed one, ``one-hot token (x) dg`` in an embedding. Both factors are
+``[heads, n, groups, positions, channels]``; integers ``[1, n, 1, positions]`` stand for one-hot rows.
 """
 
 from collections.abc import Callable
@@ -14,6 +15,8 @@ import torch
 from torch import Tensor
 
 from widthwise.probe._layer_contraction_shapes import Layout, patches, positions, split, summed_to
+
+_ALL = slice(None)
 
 
 @dataclass(frozen=True)
@@ -29,28 +32,6 @@ class Source:
     simple: bool = True
     transposed: bool = False
     scale: float = 1.0
-
-
-@dataclass(frozen=True)
-class Factors:
-    """Gradients ``sum_p first[., p, a] second[., p, b]``, by group.
-
-    Attributes:
-        first, second: ``[heads, n, groups, positions, channels]``; 1 head where it does not depend on the output of
-            the network. Integers ``[1, n, 1, positions]`` stand for one-hot rows.
-        slope_is_second: which of the two depends on the output.
-    """
-
-    first: Tensor
-    second: Tensor
-    slope_is_second: bool = False
-
-    def transposed(self) -> "Factors":
-        return Factors(self.second, self.first, not self.slope_is_second)
-
-    def gradient(self) -> Tensor:
-        """``[heads, n, groups, a, b]``."""
-        return self.first.mT @ self.second
 
 
 class Use:
@@ -125,12 +106,22 @@ class MatrixUse(Use):
     def read(self) -> list[Tensor]:
         return [self.tensor]
 
-    def factors(self, dg: Tensor, n: int, layout: Layout, part: slice) -> Factors:
-        """Of the examples in `part`."""
+    def slopes(self, dg: Tensor, n: int, layout: Layout, part: slice = _ALL) -> Tensor:
+        """The factor that depends on the output, ``[heads, examples in part, groups, positions, channels]``."""
+        raise NotImplementedError
+
+    def known(self, shape: torch.Size, n: int, layout: Layout, part: slice = _ALL) -> Tensor:
+        """The factor that does not, with 1 head; `shape` is the result's."""
         raise NotImplementedError
 
     def gradient(self, dg: Tensor, n: int, layout: Layout) -> Tensor:
-        return self.factors(dg, n, layout, slice(None)).gradient().reshape(len(dg), n, *self.value.shape)
+        slopes, known = self.slopes(dg, n, layout), self.known(dg.shape[1:], n, layout)
+        product = known.mT @ slopes if self.slope_is_second else slopes.mT @ known
+        return self._shaped(product)
+
+    def _shaped(self, product: Tensor) -> Tensor:
+        """``[heads, n, *shape of the tensor used]`` from ``[heads, n, groups, a, b]``."""
+        return product.reshape(*product.shape[:2], *self.value.shape)
 
     def sizes(self, shape: torch.Size, n: int) -> tuple[int, int, int, int]:
         """Groups, positions of an example, channels of the first and second factor; `shape` is the result's."""
@@ -144,13 +135,13 @@ class Linear(MatrixUse):
         super().__init__(source, value, read)
         self.slope_is_second = by_input
 
-    def factors(self, dg: Tensor, n: int, layout: Layout, part: slice) -> Factors:
-        left = split(dg, n, layout)[:, part]
-        left = left.reshape(*left.shape[:2], 1, -1, dg.shape[-1])
-        right = layout.split(self.tensor.detach(), n)[part]
-        right = right.reshape(1, len(right), 1, -1, right.shape[-1])
-        made = Factors(left, right)
-        return made.transposed() if self.slope_is_second else made
+    def slopes(self, dg: Tensor, n: int, layout: Layout, part: slice = _ALL) -> Tensor:
+        slopes = split(dg, n, layout)[:, part]
+        return slopes.reshape(*slopes.shape[:2], 1, -1, dg.shape[-1])
+
+    def known(self, shape: torch.Size, n: int, layout: Layout, part: slice = _ALL) -> Tensor:
+        h = layout.split(self.tensor.detach(), n)[part]
+        return h.reshape(1, len(h), 1, -1, h.shape[-1])
 
     def sizes(self, shape: torch.Size, n: int) -> tuple[int, int, int, int]:
         a, b = self.value.shape
@@ -173,11 +164,18 @@ class Convolution(MatrixUse):
         super().__init__(source, value, read)
         self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
 
-    def factors(self, dg: Tensor, n: int, layout: Layout, part: slice) -> Factors:
-        left = positions(split(dg, n, layout)[:, part], self.groups)
+    def slopes(self, dg: Tensor, n: int, layout: Layout, part: slice = _ALL) -> Tensor:
+        return positions(split(dg, n, layout)[:, part], self.groups)
+
+    def known(self, shape: torch.Size, n: int, layout: Layout, part: slice = _ALL) -> Tensor:
         h = layout.split(self.tensor.detach(), n)[part]
-        right = self._patches(h.flatten(0, 1), dg.shape[3:]).unflatten(0, h.shape[:2])
-        return Factors(left, right.transpose(1, 2).flatten(2, 3).unsqueeze(0))
+        seen = self._patches(h.flatten(0, 1), shape[2:]).unflatten(0, h.shape[:2])
+        return seen.transpose(1, 2).flatten(2, 3).unsqueeze(0)
+
+    def _shaped(self, product: Tensor) -> Tensor:
+        channels, *kernel = self.value.shape[1:]
+        by_place = product.flatten(2, 3).unflatten(-1, (prod(kernel), channels))
+        return by_place.mT.reshape(*product.shape[:2], *self.value.shape)
 
     def _patches(self, h: Tensor, sides: tuple[int, ...]) -> Tensor:
         return patches(h, self.value.shape[2:], sides, self.stride, self.padding, self.dilation, self.groups)
@@ -192,12 +190,14 @@ class TransposedConvolution(Convolution):
 
     slope_is_second = True
 
-    def factors(self, dg: Tensor, n: int, layout: Layout, part: slice) -> Factors:
-        h = layout.split(self.tensor.detach(), n)[part]
-        left = positions(h.unsqueeze(0), self.groups)
+    def slopes(self, dg: Tensor, n: int, layout: Layout, part: slice = _ALL) -> Tensor:
         slopes = split(dg, n, layout)[:, part]
-        right = self._patches(slopes.flatten(0, 2), h.shape[3:]).unflatten(0, slopes.shape[:3])
-        return Factors(left, right.transpose(2, 3).flatten(3, 4), True)
+        sides = self.tensor.shape[2:]
+        seen = self._patches(slopes.flatten(0, 2), sides).unflatten(0, slopes.shape[:3])
+        return seen.transpose(2, 3).flatten(3, 4)
+
+    def known(self, shape: torch.Size, n: int, layout: Layout, part: slice = _ALL) -> Tensor:
+        return positions(layout.split(self.tensor.detach(), n)[part].unsqueeze(0), self.groups)
 
     def sizes(self, shape: torch.Size, n: int) -> tuple[int, int, int, int]:
         count = self.tensor.shape[0] // n * prod(self.tensor.shape[2:])
@@ -218,21 +218,22 @@ class Embedding(MatrixUse):
         """``[n, positions]``, the numbers looked up."""
         return layout.split(self.tensor, n).reshape(n, -1)
 
-    def slopes(self, dg: Tensor, n: int, layout: Layout) -> Tensor:
-        """``[heads, n, positions, channels]``."""
-        slopes = split(dg, n, layout).reshape(len(dg), n, -1, dg.shape[-1])
+    def slopes(self, dg: Tensor, n: int, layout: Layout, part: slice = _ALL) -> Tensor:
+        slopes = split(dg, n, layout)[:, part].reshape(len(dg), -1, 1, self._count(n), dg.shape[-1])
         if self.padding is not None:
-            slopes = slopes * (self.rows(n, layout) != self.padding).unsqueeze(-1)
+            slopes = slopes * (self.rows(n, layout)[part] != self.padding)[:, None, :, None]
         return slopes
 
-    def factors(self, dg: Tensor, n: int, layout: Layout, part: slice) -> Factors:
-        rows, slopes = self.rows(n, layout)[part], self.slopes(dg, n, layout)[:, part]
-        return Factors(rows[None, :, None], slopes.unsqueeze(2), True)
+    def known(self, shape: torch.Size, n: int, layout: Layout, part: slice = _ALL) -> Tensor:
+        return self.rows(n, layout)[part][None, :, None]
 
     def gradient(self, dg: Tensor, n: int, layout: Layout) -> Tensor:
-        slopes, rows = self.slopes(dg, n, layout), self.rows(n, layout)
+        slopes, rows = self.slopes(dg, n, layout).squeeze(2), self.rows(n, layout)
         result = slopes.new_zeros(len(dg), n, *self.value.shape)
         return result.scatter_add_(2, rows[None, :, :, None].expand(slopes.shape), slopes)
 
+    def _count(self, n: int) -> int:
+        return self.tensor.numel() // n
+
     def sizes(self, shape: torch.Size, n: int) -> tuple[int, int, int, int]:
-        return 1, self.tensor.numel() // n, self.value.shape[0], self.value.shape[1]
+        return 1, self._count(n), self.value.shape[0], self.value.shape[1]

@@ -5,13 +5,15 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from widthwise.probe._layer_contraction import Sums, Weight
+from widthwise.probe._layer_contraction import Weight
 from widthwise.probe._layer_contraction_block import Block
 from widthwise.probe._layer_contraction_plan import Plan
-from widthwise.probe._modules import rows_that_fit
+from widthwise.probe._layer_contraction_products import Kept, Sums
+from widthwise.probe._modules import free_bytes, rows_that_fit
 from widthwise.probe._ntk_jacobian import Tile, pieces, transposed
 
 _HEADS = 2**24  # bytes of the largest slopes of a call held at once
+_KEPT = 2**28  # bytes kept at most from one part of the heads to the next
 
 
 class LayerTiles:
@@ -49,9 +51,10 @@ class LayerTiles:
         """All pairs of two sets of examples, or of one with itself, summed over the parameters of the plan."""
         block = self.plan.block(self.parameters, x1 if x2 is None else torch.cat([x1, x2]))
         rows = slice(0, len(x1))
-        sums = Sums(self.plan.layouts, rows, rows if x2 is None else slice(len(x1), block.n), self.full)
-        kernel = sums.empty(self.cotangents, len(self.cotangents))
         parts = list(self._parts(block.n))
+        kept = Kept(len(parts), min(_KEPT, free_bytes(x1.device) // 8))
+        sums = Sums(self.plan.layouts, rows, rows if x2 is None else slice(len(x1), block.n), self.full, kept)
+        kernel = sums.empty(self.cotangents, len(self.cotangents))
         for part in parts:
             gathering = _Gathering(self.plan.weights, block, sums, kernel)
             retain = part is not parts[-1] or any(not weight.simple for weight in self.plan.weights)
