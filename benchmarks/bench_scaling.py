@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from widthwise.core import write_text
 from widthwise.nn import build_model
 from widthwise.scaling import CoordinateCheck, coordinate_check
-from widthwise.scaling._observe import Recorder
+from widthwise.scaling._recorder import Recorder
 from widthwise.scaling._runs import batch_loss
 
 RESULT = Path(__file__).parent / "results" / "scaling.json"

@@ -15,7 +15,6 @@ from widthwise.scaling._families import family_of
 from widthwise.scaling._multipliers import without_multipliers
 from widthwise.scaling._observe import (
     Cancellation,
-    Recorder,
     Sizes,
     alignments,
     rms,
@@ -25,6 +24,7 @@ from widthwise.scaling._observe import (
     weight_sizes,
 )
 from widthwise.scaling._parametrize import parametrize_traced
+from widthwise.scaling._recorder import Recorder
 from widthwise.scaling._runs import Batch, Data, Loss, at_least_three, batch_loss, batch_of, call, make_optimizers
 from widthwise.scaling._schemes import AbcByRole
 

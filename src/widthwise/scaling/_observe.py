@@ -15,43 +15,6 @@ Sizes = dict[tuple[str, str], float]
 """(observable, place) -> size."""
 
 
-class Recorder:
-    """Outputs and inputs of the modules that own weights, from one forward pass."""
-
-    def __init__(self, module: nn.Module) -> None:
-        self.outputs: dict[str, Tensor] = {}
-        self.inputs: dict[str, Tensor] = {}
-        self._module = module
-
-    @contextmanager
-    def recording(self) -> Iterator[None]:
-        """Record inside the block; a module that is called again adds to what it gave before."""
-        self.outputs, self.inputs = {}, {}
-        handles = [
-            part.register_forward_hook(self._keep(path), prepend=True)
-            for path, part in self._module.named_modules()
-            if next(part.parameters(recurse=False), None) is not None
-        ]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-
-    def _keep(self, path: str) -> Any:
-        def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            value = output[0] if isinstance(output, (tuple, list)) else output
-            if isinstance(value, Tensor) and value.is_floating_point():
-                value = value.detach().float()
-                known = self.outputs.get(path)
-                again = known is not None and known.shape[1:] == value.shape[1:]
-                self.outputs[path] = torch.cat([known, value]) if again and known is not None else value
-            if args and isinstance(args[0], Tensor) and args[0].is_floating_point():
-                self.inputs[path] = args[0].detach().float()
-
-        return hook
-
-
 class Cancellation:
     """Biases whose gradient is a sum that cancels: the sum's norm over that of the terms' magnitudes.
 
