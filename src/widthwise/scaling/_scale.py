@@ -76,7 +76,7 @@ class ScaleResult(Value):
                     "passed": self.passed,
                     "coordinate_check": not self.coordinates.verdicts,
                     "transfer_check": self.transfer.passed,
-                    "wider_is_better": self.transfer.wider_is_better,
+                    "wider_is_better": self.transfer.larger_is_better,
                     "broken_rules": self.coordinates.verdicts,
                 },
                 "drift": {

@@ -1,4 +1,4 @@
-"""`transfer_check`: does the best learning rate stay where it is when the network grows?"""
+"""`transfer_check`: does the best learning rate stay where it is when the network grows wider or deeper?"""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +11,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from widthwise.core import Axis, DataError, Figure, Line, Points, Value, derived_seed, progress, seeded
-from widthwise.scaling._coordinate_check import Build, check_factory, rebound, traced
+from widthwise.scaling._coordinate_check import Build, rebound
+from widthwise.scaling._ladder import Along, ladder
 from widthwise.scaling._ledger import Ledger
 from widthwise.scaling._optimum import Drift, Optimum, fit_drift, optimum
 from widthwise.scaling._parametrize import parametrize_traced
@@ -24,25 +25,27 @@ Schedule = Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRSchedule
 
 @dataclass(frozen=True)
 class TransferCheck(Value):
-    """Learning-rate sweeps at several widths and what they say.
+    """Learning-rate sweeps at several widths or depths and what they say.
 
     Attributes:
-        widths, lrs: the grid.
-        losses: final training loss ``[widths, seeds, lrs]``; infinite where a run diverged (kept, not dropped), NaN
+        sizes, lrs: the grid; sizes are widths or depths.
+        losses: final training loss ``[sizes, seeds, lrs]``; infinite where a run diverged (kept, not dropped), NaN
             where none was run (see `around`).
-        optima: the best learning rate at each width.
+        optima: the best learning rate at each size.
         drift: of the best learning rate.
-        wider_is_better: whether the lowest loss never rises with the width by more than two standard errors.
-        tolerance: octaves over the whole range of widths that count as holding.
+        larger_is_better: whether the lowest loss never rises with the size by more than two standard errors.
+        tolerance: octaves over the whole range of sizes that count as holding.
+        along: ``"width"`` or ``"depth"``.
     """
 
-    widths: tuple[int, ...]
+    sizes: tuple[int, ...]
     lrs: tuple[float, ...]
-    losses: Float[np.ndarray, "widths seeds lrs"] = field(repr=False)
+    losses: Float[np.ndarray, "sizes seeds lrs"] = field(repr=False)
     optima: tuple[Optimum, ...]
     drift: Drift
-    wider_is_better: bool
+    larger_is_better: bool
     tolerance: float
+    along: Along = "width"
 
     @property
     def passed(self) -> bool:
@@ -60,10 +63,10 @@ class TransferCheck(Value):
         return int((~np.isnan(self.losses)).sum())
 
     def __str__(self) -> str:
-        rows = [f"{'width':>6}  {'best lr':>10}  {'± octaves':>9}  {'loss':>8}"]
-        for width, found in zip(self.widths, self.optima, strict=True):
+        rows = [f"{self.along:>6}  {'best lr':>10}  {'± octaves':>9}  {'loss':>8}"]
+        for size, found in zip(self.sizes, self.optima, strict=True):
             edge = "  at the edge of the grid" if found.at_edge else ""
-            rows.append(f"{width:>6}  {2**found.octaves:>10.4g}  {found.stderr:>9.2f}  {found.loss:>8.4f}{edge}")
+            rows.append(f"{size:>6}  {2**found.octaves:>10.4g}  {found.stderr:>9.2f}  {found.loss:>8.4f}{edge}")
         drift = self.drift
         if self.diverged:
             rows.append(f"{self.diverged} of {self.runs} runs diverged; they count as infinite losses.")
@@ -71,21 +74,22 @@ class TransferCheck(Value):
             f"the best learning rate drifts by {drift.per_doubling:+.2f} octaves per doubling "
             f"[{drift.low:+.2f}, {drift.high:+.2f}], {drift.total:+.2f} ± {drift.half_width:.2f} in all"
         )
-        rows.append("wider is better" if self.wider_is_better else "wider is not better everywhere")
+        larger = "wider" if self.along == "width" else "deeper"
+        rows.append(f"{larger} is better" if self.larger_is_better else f"{larger} is not better everywhere")
         return "\n".join(rows)
 
     def figure(self) -> Figure:
-        """Loss against learning rate, one line per width."""
+        """Loss against learning rate, one line per size."""
         series: list[Line | Points] = []
-        for slot, (width, table) in enumerate(zip(self.widths, self.losses, strict=True)):
+        for slot, (size, table) in enumerate(zip(self.sizes, self.losses, strict=True)):
             kept = np.isfinite(table).all(0)
             x = tuple(float(lr) for lr, keep in zip(self.lrs, kept, strict=True) if keep)
             mean = table[:, kept].mean(0)
             error = table[:, kept].std(0, ddof=1) / len(table) ** 0.5 if len(table) > 1 else np.zeros(int(kept.sum()))
             series.append(Line("", x, tuple(map(float, mean)), slot))
-            series.append(Points(f"width {width}", x, tuple(map(float, mean)), tuple(map(float, error)), slot))
+            series.append(Points(f"{self.along} {size}", x, tuple(map(float, mean)), tuple(map(float, error)), slot))
         return Figure(
-            "Learning-rate sweeps at several widths",
+            f"Learning-rate sweeps at several {self.along}s",
             Axis("learning rate", "log"),
             Axis("final training loss", "log"),
             tuple(series),
@@ -95,10 +99,11 @@ class TransferCheck(Value):
 
 def transfer_check(
     build: Build,
-    widths: Sequence[int],
+    sizes: Sequence[int],
     data: Data,
     lrs: Sequence[float],
     *,
+    along: Along = "width",
     scheme: str | AbcByRole = "spectral",
     optimizer: str = "adamw",
     base_width: int | None = None,
@@ -115,28 +120,32 @@ def transfer_check(
     show_progress: bool = False,
     **settings: Any,
 ) -> TransferCheck:
-    """Sweep the learning rate at several widths on a short budget and fit how the best one moves.
+    """Sweep the learning rate at several widths or depths on a short budget and fit how the best one moves.
 
     Args:
-        build: width to module; seeded here.
-        widths: at least three.
+        build: width (or depth) to module; seeded here.
+        sizes: widths or depths, at least three.
         data: a data set, ``(inputs, targets)``, or keyword arguments of a module that returns its loss.
-        lrs: learning rates at the base width, at least three, evenly spaced on a logarithmic scale.
-        scheme, optimizer, settings: for `parametrize`, relative to `base_width` (the smallest width).
+        lrs: learning rates at the base size, at least three, evenly spaced on a logarithmic scale.
+        along: what grows: ``"width"``, or ``"depth"``, the number of residual blocks at one width, under the depth
+            rule ``"sqrt"`` unless `settings` name another.
+        scheme, optimizer, settings: for `parametrize`, relative to `base_width` (the smallest width), or to
+            ``base_depth`` residual branches (those of the smallest depth).
         groups: a user's own parametrisation instead: ``groups(module, lr)``; seeded like `build`.
         steps: of each run; batches of `batch_size` are drawn alike in all runs of a seed.
         schedule: makes a learning-rate scheduler from an optimiser; it has to keep the groups' ratios.
         tolerance: octaves of drift over the whole range that still count as transfer.
-        around: run at each width only what it takes to have this many learning rates on either side of the lowest
-            loss, beginning with the best one of the width before; None: the whole grid.
+        around: run at each size only what it takes to have this many learning rates on either side of the lowest
+            loss, beginning with the best one of the size before; None: the whole grid.
         ledger: where finished runs are kept, so that they are not run again.
 
     Raises:
-        DataError: fewer than three widths or learning rates, a schedule that sets absolute rates, or a
-            width at which every run diverged.
-        ModelError: the widths change no weight, or change the depth too.
+        DataError: fewer than three sizes or learning rates, a schedule that sets absolute rates, or a
+            size at which every run diverged.
+        ModelError: the widths change no weight, or the depth too; the depths add no residual branch, or change the
+            width too.
 
-    Source: arXiv:2203.03466, figures 1 and 4.
+    Source: arXiv:2203.03466, figures 1 and 4 (width); arXiv:2310.02244 (depth).
 
     >>> import torch
     >>> from torch import nn
@@ -147,47 +156,45 @@ def transfer_check(
     >>> len(check.optima)
     3
     """
-    widths, lrs = tuple(sorted(set(widths))), tuple(sorted(set(lrs)))
-    at_least_three("width", len(widths), "to see a drift")
+    sizes, lrs = tuple(sorted(set(sizes))), tuple(sorted(set(lrs)))
+    at_least_three(along, len(sizes), "to see a drift")
     at_least_three("learning rate", len(lrs), "to see where the loss is lowest")
-    check_factory(build, widths)
-    example = batch_of(data, 2, seed)
-    ends = widths[0], widths[-1]
-    programs = {w: traced(build(w), example, build(ends[w == ends[0]])) for w in {*widths, base_width or widths[0]}}
-    base = programs[base_width or widths[0]]
+    rungs = ladder(build, sizes, along, base_width, batch_of(data, 2, seed), settings)
 
-    def run(width: int, number: int, lr: float) -> float:
-        known = ledger.get(width, number, lr) if ledger is not None else None
+    def run(size: int, number: int, lr: float) -> float:
+        known = ledger.get(size, number, lr) if ledger is not None else None
         if known is not None:
             return known
-        with seeded(seed, "transfer check", width, number):
-            module = build(width)
+        with seeded(seed, "transfer check", size, number):
+            module = build(size)
             if groups is not None:
                 own: Iterable[dict[str, Any]] = groups(module, lr)
             else:
-                program = rebound(programs[width], module)
-                own = parametrize_traced(module, program, base, scheme=scheme, lr=lr, optimizer=optimizer, **settings)
+                program = rebound(rungs.programs[size], module)
+                own = parametrize_traced(
+                    module, program, rungs.bases[size], scheme=scheme, lr=lr, optimizer=optimizer, **rungs.settings
+                )
         batches = _batches(data, batch_size, derived_seed(seed, "transfer batches", number))
         found = _final_loss(module, list(own), optimizer, batches, steps, loss, schedule)
         if ledger is not None:
-            ledger.put(width, number, lr, found)
+            ledger.put(size, number, lr, found)
         return found
 
     columns = len(lrs) if around is None else min(len(lrs), 2 * around + 1)
-    losses = np.full((len(widths), seeds, len(lrs)), np.nan)
+    losses = np.full((len(sizes), seeds, len(lrs)), np.nan)
     start = len(lrs) // 2
-    with progress("transfer check", len(widths) * seeds * columns, show=show_progress) as advance:
-        for width, table in zip(widths, losses, strict=True):
+    with progress("transfer check", len(sizes) * seeds * columns, show=show_progress) as advance:
+        for size, table in zip(sizes, losses, strict=True):
             while wanted := missing(table.mean(0), start, around):
                 for column, number in product(wanted, range(seeds)):
-                    table[number, column] = run(width, number, lrs[column])
+                    table[number, column] = run(size, number, lrs[column])
                     advance(1)
-            _check_alive(width, lrs, table)
+            _check_alive(f"{along} {size}", lrs, table)
             start = int(np.nanargmin(table.mean(0)))
     octaves = np.log2(np.array(lrs))
     optima = [optimum(octaves, table, seed) for table in losses]
-    drift = fit_drift(np.array(widths, dtype=float), optima)
-    return TransferCheck(widths, lrs, losses, tuple(optima), drift, _wider_is_better(losses), tolerance)
+    drift = fit_drift(np.array(sizes, dtype=float), optima)
+    return TransferCheck(sizes, lrs, losses, tuple(optima), drift, _larger_is_better(losses), tolerance, along)
 
 
 def missing(mean: Float[np.ndarray, "lrs"], start: int, around: int | None) -> list[int]:
@@ -206,10 +213,10 @@ def missing(mean: Float[np.ndarray, "lrs"], start: int, around: int | None) -> l
     return [i for i in range(best - around, best + around + 1) if 0 <= i < end and unknown[i]]
 
 
-def _check_alive(width: int, lrs: tuple[float, ...], table: np.ndarray) -> None:
+def _check_alive(place: str, lrs: tuple[float, ...], table: np.ndarray) -> None:
     if not np.isfinite(table.mean(0)).any():
         raise DataError(
-            f"at width {width} every learning rate from {lrs[0]:.3g} to {lrs[-1]:.3g} diverged; give smaller ones, "
+            f"at {place} every learning rate from {lrs[0]:.3g} to {lrs[-1]:.3g} diverged; give smaller ones, "
             "and check that inputs and targets are finite."
         )
 
@@ -267,8 +274,8 @@ def _check_schedule(optimizers: list[torch.optim.Optimizer], wanted: list[list[f
             )
 
 
-def _wider_is_better(losses: np.ndarray) -> bool:
-    """The lowest mean loss of each width against the width before it."""
+def _larger_is_better(losses: np.ndarray) -> bool:
+    """The lowest mean loss of each size against the size before it."""
     mean = losses.mean(1)
     best = np.nanargmin(mean, axis=1)
     low = np.array([row[i] for row, i in zip(mean, best, strict=True)])

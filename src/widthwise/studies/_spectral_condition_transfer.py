@@ -65,7 +65,7 @@ def _figure(title: str, checks: dict[str, TransferCheck], caption: str) -> Figur
         octaves = np.array([best.octaves for best in check.optima])
         errors = tuple(best.stderr for best in check.optima)
         shift = 2.0 ** (0.02 * slot)
-        widths = tuple(width * shift for width in check.widths)
+        widths = tuple(width * shift for width in check.sizes)
         label = f"{name}: {check.drift.total:+.2f} ± {check.drift.half_width:.2f} octaves in all"
         series.append(Points(label, widths, tuple((octaves - octaves[0]).tolist()), errors, slot))
     return Figure(title, Axis("width", "log"), Axis("octaves from the best rate at the smallest width"), tuple(series),
