@@ -73,14 +73,15 @@ def _traced(module: nn.Module, example: Batch) -> Program:
 
 
 def _check_shapes(modules: dict[int, nn.Module]) -> None:
-    depths = list(modules)
-    first = {name: tuple(value.shape) for name, value in modules[depths[0]].named_parameters()}
-    if not any(value.requires_grad for value in modules[depths[0]].parameters()):
+    """Deeper networks have weights of the same shapes, only more; names may shift, as in `nn.Sequential`."""
+    first, *deeper = modules
+    if not any(value.requires_grad for value in modules[first].parameters()):
         raise ModelError("no parameter of the module requires gradients, so that there is nothing to train.")
-    for depth in depths[1:]:
+    known = {tuple(value.shape) for value in modules[first].parameters()}
+    for depth in deeper:
         for name, value in modules[depth].named_parameters():
-            if first.get(name, tuple(value.shape)) != tuple(value.shape):
+            if tuple(value.shape) not in known:
                 raise ModelError(
-                    f"parameter {name} has shape {list(first[name])} at depth {depths[0]} and {list(value.shape)} at "
-                    f"depth {depth}; the depth may not change the width."
+                    f"parameter {name} has shape {list(value.shape)} at depth {depth}, which none has at depth {first}; "
+                    "the depth may not change the width."
                 )
