@@ -82,6 +82,6 @@ def _check_shapes(modules: dict[int, nn.Module]) -> None:
         for name, value in modules[depth].named_parameters():
             if tuple(value.shape) not in known:
                 raise ModelError(
-                    f"parameter {name} has shape {list(value.shape)} at depth {depth}, which none has at depth {first}; "
+                    f"parameter {name} has shape {list(value.shape)} at depth {depth} and none has at depth {first}; "
                     "the depth may not change the width."
                 )
