@@ -12,6 +12,7 @@ from numba import njit
 
 from widthwise.kernels.engines import _rows as rows
 from widthwise.kernels.engines._codes import (
+    ABRELU,
     CODE,
     COLUMNS,
     CONV,
@@ -24,6 +25,7 @@ from widthwise.kernels.engines._codes import (
     MX,
     MY,
     OUT,
+    PHI,
     REALS,
     REDUCE,
     ROWS,
@@ -43,6 +45,17 @@ from widthwise.kernels.engines._passes import (
 )
 from widthwise.kernels.engines._planes import convolve, load, reduce, run_rows
 from widthwise.kernels.engines._rows import view
+from widthwise.kernels.engines._vectors import REGISTER_BYTES
+from widthwise.kernels.engines._windows import fits, windows
+
+
+@njit(**OPTIONS)
+@no_type_check
+def aligned(count, real):
+    """Zeros that begin where a register's worth of memory does."""
+    found = np.zeros(count + REGISTER_BYTES, real)
+    start = (-found.ctypes.data % REGISTER_BYTES) // found.itemsize
+    return found[start : start + count]
 
 
 @njit(**OPTIONS)
@@ -71,7 +84,7 @@ def gather(out, data, used, which, lanes):
 @no_type_check
 def run_blocks(
     blocks, lanes, left, right, diagonal, data1, data2, given, ops, pars, starts, shifts, shift_starts, where, lists,
-    weights, sizes, results,
+    weights, table, sizes, results,
 ):  # fmt: skip
     """Evaluate a range of blocks of `lanes` pairs each.
 
@@ -83,19 +96,20 @@ def run_blocks(
         given: covariances at the input of each pair (dense networks), ``[fields * pairs]``.
         ops, pars: integer and real arguments of all operations; ``starts`` cuts them into stages.
         shifts: displacements; ``shift_starts`` cuts them into stages.
+        table: coefficients of the polynomials of `_arcs.py`.
         sizes: positions of a slot area, of a position buffer, longest row, rows of a ring, number of sums, places.
         results: ``[outputs * 2 * pairs]``.
     """
     area, buffer, longest, ring_rows, count = sizes[0] * lanes, sizes[1] * lanes, sizes[2] * lanes, sizes[3], sizes[4]
     real = pars.dtype
     places = sizes[5]
-    ws = np.zeros(2 * area, real)
-    buffers = np.zeros(2 * buffer, real)
-    ring = np.zeros(2 * ring_rows * longest, real)
-    least, none = np.zeros(longest, real), np.zeros(longest, real)
+    spare = 2 * area
+    ws = aligned(spare + 3 * longest, real)
+    buffers = aligned(2 * buffer, real)
+    ring = aligned(2 * ring_rows * longest, real)
+    least, none = aligned(longest, real), aligned(longest, real)
     sums = np.zeros(count * 2 * lanes)
-    x = np.zeros(places * lanes, real)
-    y = np.zeros(places * lanes, real)
+    x, y = aligned(places * lanes, real), aligned(places * lanes, real)
     before = np.full(lanes, -1, np.int64)
     for block in range(blocks[0], blocks[1]):
         first = block * lanes
@@ -124,7 +138,11 @@ def run_blocks(
                     shift = (shifts[number, 0] * op[MY], shifts[number, 1] * op[MX])
                     here = shift[0] == 0 and shift[1] == 0
                     floor = least if own and here else none
-                    if code == CONV:
+                    if code == CONV and fits(op):
+                        windows(ws, area, op, par, shift, lanes, x, y, floor, spare, longest, table)
+                        if op[PHI] >= 0 and op[PHI] != ABRELU:
+                            run_rows(ws, area, op, par, shift, lanes, x, y, floor)
+                    elif code == CONV:
                         convolve(ws, area, op, par, shift, lanes, ring, x, y, floor, none)
                     elif code == LOAD:
                         load(ws, area, op, shift, lanes, where, buffers, sums)

@@ -15,6 +15,7 @@ from widthwise.kernels.engines._codes import (
     CONSTANT0,
     CONSTANT_T,
     CONSTANT_T0,
+    CONV,
     DST,
     DX,
     DY,
@@ -196,7 +197,7 @@ def store(k, t, source, source_t, op, par, constant, constant_t):
 @njit(**OPTIONS)
 @no_type_check
 def run_rows(ws, size, op, par, shift, lanes, x, y, least):
-    """Operations that act on each row alone."""
+    """Operations that act on each row alone; of a convolution that is done, the activation."""
     rows.own_code()
     height, width, code = op[H], op[W], op[CODE]
     dy, dx = shift
@@ -219,7 +220,7 @@ def run_rows(ws, size, op, par, shift, lanes, x, y, least):
                 add_product(k, view(x, a, n), view(y, b, n), par[SCALE])
             fill(t, zero)
             continue
-        if code == AFFINE or (code != LOAD and op[DST] != op[SRC]):
+        if code == AFFINE or (code not in (CONV, LOAD) and op[DST] != op[SRC]):
             at = (op[SRC] + px) * lanes
             source, source_t = view(ws, at, n), view(ws, at + size, n)
             if code == AFFINE:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from widthwise.kernels.engines._arcs import coefficients
 from widthwise.kernels.engines._machine import run_blocks
 from widthwise.kernels.engines._plan import Plan
 
@@ -85,12 +86,14 @@ def _runner(
     sizes = np.array([plan.area, plan.buffer, plan.longest, plan.ring, plan.sums, data[0].shape[1]])
     pars: np.ndarray = plan.pars.astype(real).ravel()
     weights: np.ndarray = plan.weights.astype(real)
+    table = coefficients(real)
     flat = [np.ascontiguousarray(array).ravel() for array in data]
 
     def run(first: int, last: int) -> None:
         run_blocks(
             (first, last), lanes, rows, columns, diagonal, *flat, given.ravel(), plan.ops.ravel(), pars,
-            plan.starts, plan.shifts, plan.shift_starts, plan.where, plan.lists, weights, sizes, results.reshape(-1),
+            plan.starts, plan.shifts, plan.shift_starts, plan.where, plan.lists, weights, table, sizes,
+            results.reshape(-1),
         )  # fmt: skip
 
     return run
