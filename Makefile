@@ -9,7 +9,7 @@ WORKERS ?= 2
 
 BIN := $(VENV)/bin
 # Compiling every file of every package takes longer than the rest of the set-up; Python compiles what it imports.
-PIP := PIP_NO_COMPILE=1 $(BIN)/python -m pip --disable-pip-version-check
+INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --no-compile --quiet -c constraints.txt
 BENCHMARKS := $(sort $(wildcard benchmarks/bench_*.py))
 
 # Several test processes share the cores, so each keeps to one thread.
@@ -70,17 +70,17 @@ $(VENV)/.made:
 	@touch $@
 
 $(VENV)/.package: pyproject.toml constraints.txt | $(VENV)/.made
-	$(PIP) install --quiet -c constraints.txt -e .
+	$(INSTALL) -e .
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.package
-	$(PIP) install --quiet -c constraints.txt -e '.[test,data]'
+	$(INSTALL) -e '.[test,data]'
 	@touch $@
 
 $(VENV)/.lint: $(VENV)/.test
-	$(PIP) install --quiet -c constraints.txt -e '.[lint]'
+	$(INSTALL) -e '.[lint]'
 	@touch $@
 
 $(VENV)/.docs: $(VENV)/.package
-	$(PIP) install --quiet -c constraints.txt -e '.[docs]'
+	$(INSTALL) -e '.[docs]'
 	@touch $@
