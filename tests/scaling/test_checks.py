@@ -218,6 +218,24 @@ def test_the_vertex_of_a_parabola_with_diverged_runs():
     assert optimum(x, (x[::-1] ** 2)[None]).at_edge
 
 
+def test_the_vertex_on_a_fine_grid_uses_every_point_near_the_lowest():
+    """Five points of half an octave: the slope's error is that of least squares, below that of three of them."""
+    x, rng = np.arange(-4.0, 1.5, 0.5), np.random.default_rng(0)
+    noise = 0.02
+    draws = np.array([vertex(x, 0.5 * (x + 1.5) ** 2 + noise * rng.normal(size=len(x))) for _ in range(400)])
+    near = x[np.abs(x + 1.5) <= 1.25]
+    expected = noise / (2 * 0.5) / np.sqrt(((near - near.mean()) ** 2).sum())
+    assert len(near) == 5
+    assert draws.mean() == pytest.approx(-1.5, abs=3 * expected / 20)
+    assert draws.std() == pytest.approx(expected, rel=0.15)
+
+
+def test_the_vertex_stays_at_a_lowest_point_beside_nothing():
+    x = np.arange(-3.0, 1.0)
+    assert vertex(x, np.array([0.1, 0.2, 0.4, 0.9])) == -3.0
+    assert vertex(x, np.array([0.4, 0.2, 0.1, np.inf])) == -1.0
+
+
 def test_drift_of_known_optima():
     widths = 2.0 ** np.arange(6, 11)
     found = [Optimum(-3.0 - 0.7 * k, 0.1, 1.0, False) for k in range(5)]

@@ -9,13 +9,17 @@ from widthwise.core import Value
 
 Row = Float[np.ndarray, "lrs"]
 
+REACH = 1.25
+"""Octaves on either side of the lowest point that the parabola is fitted to: three points of a grid of one octave, five
+of one of half an octave."""
+
 
 @dataclass(frozen=True)
 class Optimum(Value):
     """The best learning rate at one width.
 
     Attributes:
-        octaves: its base-2 logarithm: vertex of the parabola through the lowest points of the mean curve.
+        octaves: its base-2 logarithm: vertex of the least-squares parabola near the lowest point of the mean curve.
         stderr: its standard error, from seeds drawn again with replacement (half a grid step at least where there is
             but one seed).
         loss: the lowest mean loss measured.
@@ -37,14 +41,16 @@ def vertex(octaves: Row, losses: Row) -> float:
     -1.4
     """
     best = int(np.argmin(losses))
-    near = [i for i in (best - 1, best, best + 1) if 0 <= i < len(losses) and np.isfinite(losses[i])]
-    if len(near) < 3:
+    spacing = np.diff(octaves).max()
+    reach = max(REACH, spacing)
+    near = (np.abs(octaves - octaves[best]) <= reach + 1e-9) & np.isfinite(losses)
+    beyond = near & (octaves > octaves[best]), near & (octaves < octaves[best])
+    if not all(side.any() for side in beyond):
         return float(octaves[best])
     square, linear, _ = np.polyfit(octaves[near] - octaves[best], losses[near], 2)
     if square <= 0:
         return float(octaves[best])
-    half = np.diff(octaves).max()
-    return float(octaves[best] + np.clip(-linear / (2 * square), -half, half))
+    return float(octaves[best] + np.clip(-linear / (2 * square), -reach, reach))
 
 
 def optimum(octaves: Row, losses: Float[np.ndarray, "seeds lrs"], seed: int = 0, resamples: int = 200) -> Optimum:
