@@ -13,7 +13,7 @@ from widthwise.core import DataError, ModelError, derived_seed, progress, seeded
 from widthwise.program import trace
 from widthwise.scaling._parametrize import parametrize_traced
 from widthwise.scaling._richness_batch import Cell, SampleLoss, Starts, train_cells
-from widthwise.scaling._richness_plane import RichnessSweep, read_plane, richness_law
+from widthwise.scaling._richness_plane import TRAINED, RichnessSweep, read_plane, richness_law
 from widthwise.scaling._richness_store import SweepStore
 from widthwise.scaling._schemes import AbcByRole
 from widthwise.scaling._structure import matrix_depth
@@ -41,6 +41,7 @@ def richness_sweep(
     scheme: str | AbcByRole | None = "spectral",
     lazy_below: float = 0.1,
     rich_above: float = 10.0,
+    trained: float = TRAINED,
     seed: int = 0,
     keep: str | Path | None = None,
     show_progress: bool = False,
@@ -65,6 +66,7 @@ def richness_sweep(
         scheme: parametrisation that sets initial scales and each tensor's rate (`parametrize`); None: as the module
             is, one rate for all.
         lazy_below, rich_above: gammas of the two fits.
+        trained: share of the initial loss that a run has to get below to count; nearer one for few steps.
         keep: file of finished runs; the same call goes on from there.
 
     Raises:
@@ -82,6 +84,8 @@ def richness_sweep(
     gammas, rates = _grid("gammas", gammas), None if rates is None else _grid("rates", rates)
     check_counts(steps=steps, seeds=seeds, per_octave=per_octave)
     starts, depth = prepare(module, inputs, targets, seeds, scheme, loss, seed, min(gammas))
+    if not 0 < trained <= 1:
+        raise DataError(f"trained is {trained}; give a share of the initial loss, above 0 and at most 1.")
     store = SweepStore(
         keep, starts.weights, starts.inputs, starts.targets, steps, batch_size, seed, str(scheme), starts.loss
     )
@@ -112,7 +116,7 @@ def richness_sweep(
                 losses[index] = value
                 store.put(cell, float(value))
             store.save()
-    return read_plane(depth, gammas, rates, steps, losses, starts.initial, lazy_below, rich_above)
+    return read_plane(depth, gammas, rates, steps, losses, starts.initial, lazy_below, rich_above, trained)
 
 
 def prepare(

@@ -1,13 +1,16 @@
 """Many small networks trained at once: one forward pass for a whole grid of output scales and learning rates."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.backends import mha
 from torch.func import functional_call, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from widthwise.core import DataError, ModelError, evaluating
 
@@ -106,8 +109,21 @@ def check_pairs(inputs: Tensor, targets: Tensor) -> None:
             raise DataError(f"some {name} are not finite; leave those examples out.")
 
 
+@contextmanager
+def _composed(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode, and attention made of plain operations: the fused ones know no batch of networks, and one of
+    them (inside `nn.TransformerEncoderLayer`) no gradient."""
+    fast = mha.get_fastpath_enabled()
+    mha.set_fastpath_enabled(False)
+    try:
+        with evaluating(module), sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        mha.set_fastpath_enabled(fast)
+
+
 def _rows(module: nn.Module, inputs: Tensor) -> Tensor:
-    with evaluating(module):
+    with _composed(module):
         try:
             found = [module(block) for block in inputs.split(1024)]
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
@@ -198,7 +214,7 @@ class _Run:
     def step(self, chosen: slice | Tensor) -> Tensor:
         """One step of every network; their losses before it."""
         starts = self.starts
-        with evaluating(starts.module), torch.enable_grad():
+        with _composed(starts.module), torch.enable_grad():
             try:
                 outputs = self.forward(self.weights, starts.inputs[chosen])
             except RuntimeError as error:

@@ -10,7 +10,7 @@ from widthwise.core import Axis, Figure, Line, Points, Value
 from widthwise.scaling._optimum import vertex
 from widthwise.scaling._richness_fit import Exponent, RateBound, fit_exponent
 
-TRAINED = 0.9  # of the initial loss: what a run has to get below to count as trained
+TRAINED = 0.9  # of the initial loss: what a run has to get below to count as trained, unless told otherwise
 _INF = float("inf")
 
 
@@ -48,6 +48,7 @@ class RichnessSweep(Value):
         exponents: of the three in gamma, keys such as ``"optimum, lazy"`` and ``"edge, rich"``; None where too few
             are known.
         lazy_below, rich_above: the gammas that the exponents are fitted over.
+        trained: share of the initial loss that a run has to get below to count as trained.
     """
 
     depth: int
@@ -62,6 +63,7 @@ class RichnessSweep(Value):
     exponents: dict[str, Exponent | None]
     lazy_below: float
     rich_above: float
+    trained: float = TRAINED
 
     @property
     def lazy(self) -> Exponent | None:
@@ -75,9 +77,9 @@ class RichnessSweep(Value):
 
     @property
     def states(self) -> np.ndarray:
-        """``[gammas, rates]``: ``"trained"``, ``"untrained"`` (the mean loss stayed above 0.9 of the initial one),
-        ``"diverged"`` (a seed did), or ``""`` where nothing was run."""
-        return _states(self.losses, self.initial)
+        """``[gammas, rates]``: ``"trained"``, ``"untrained"`` (the mean loss stayed above `trained` of the
+        initial one), ``"diverged"`` (a seed did), or ``""`` where nothing was run."""
+        return _states(self.losses, self.initial, self.trained)
 
     def best(self) -> tuple[float, float, float]:
         """Gamma, learning rate and mean loss of the lowest cell."""
@@ -126,7 +128,8 @@ class RichnessSweep(Value):
             Axis("gamma (outputs are divided by it)", "log"),
             Axis("learning rate", "log"),
             tuple(series),
-            f"One network per point, {self.steps} steps of SGD. Untrained: the loss stayed above 0.9 of its start. No "
+            f"One network per point, {self.steps} steps of SGD. Untrained: the loss stayed above "
+            f"{self.trained:g} of its start. No "
             "largest rate is drawn where every tried one trains. The "
             "dashed lines have the slope that the theory predicts and go through the middle of the best rates.",
         )
@@ -135,9 +138,10 @@ class RichnessSweep(Value):
 def read_plane(
     depth: int, gammas: Sequence[float], rates: Sequence[float], steps: int,
     losses: Float[np.ndarray, "gammas seeds rates"], initial: float, lazy_below: float = 0.1, rich_above: float = 10.0,
+    trained: float = TRAINED,
 ) -> RichnessSweep:  # fmt: skip
     """Optima, edges and exponents of measured losses."""
-    states = _states(losses, initial)
+    states = _states(losses, initial, trained)
     octaves = np.log2(np.array(rates))
     rows = [_read_row(octaves, losses[k], states[k]) for k in range(len(gammas))]
     optima, edges, floors = ([row[part] for row in rows] for part in range(3))
@@ -151,13 +155,13 @@ def read_plane(
             exponents[f"{name}, {regime}"] = fit_exponent(chosen, [bounds[k] for k in inside])
     return RichnessSweep(
         depth, tuple(gammas), tuple(rates), steps, losses, initial, tuple(optima), tuple(edges), tuple(floors),
-        exponents, lazy_below, rich_above,
+        exponents, lazy_below, rich_above, trained,
     )  # fmt: skip
 
 
-def _states(losses: np.ndarray, initial: float) -> np.ndarray:
+def _states(losses: np.ndarray, initial: float, trained: float) -> np.ndarray:
     mean = losses.mean(1)
-    states = np.where(mean < TRAINED * initial, "trained", "untrained").astype("<U9")
+    states = np.where(mean < trained * initial, "trained", "untrained").astype("<U9")
     states[np.isinf(losses).any(1)] = "diverged"
     states[np.isnan(mean)] = ""
     return states

@@ -227,11 +227,12 @@ def _part(op: str, sizes: int | list[int] | tuple[int, ...], index: int, whole: 
 
 
 def matrix_depth(program: Program) -> int:
-    """The largest number of trained matrices on a path from input to output."""
+    """The largest number of matrices on a path from input to output; one that is only added (positions) is none."""
     depth: dict[str, int] = {}
     for node in program.nodes:
         below = max((depth[ref.name] for ref in node.refs), default=0)
-        own = any(program.node(ref.name).kind == "weight" and _is_matrix(program, ref) for ref in node.refs)
+        factors = () if op_name(node).rstrip("_") in ("add", "sub") else node.refs
+        own = any(program.node(ref.name).kind == "weight" and _is_matrix(program, ref) for ref in factors)
         depth[node.name] = below + int(own)
     return depth[program.output]
 

@@ -1,6 +1,7 @@
 """Feature-learning strength: how the best learning rate follows it, and what changes on the way (arXiv:2410.04642)."""
 
 from widthwise.studies import _feature_learning_strength_alignment as alignment
+from widthwise.studies import _feature_learning_strength_architectures as architectures
 from widthwise.studies import _feature_learning_strength_plane as plane
 from widthwise.studies import _feature_learning_strength_runs as runs
 from widthwise.studies import _feature_learning_strength_toy as toy
@@ -23,6 +24,25 @@ CLAIMS = (
         "0.15",
     ),
     Claim("largest-rate", "So does the largest rate that trains.", f"{PAPER}, section 3", "0.15"),
+    Claim(
+        "architectures",
+        "A convolutional network, a residual network with normalisation and a vision transformer have the lazy "
+        "exponent 2 as well, of the best and of the largest rate.",
+        f"{PAPER}, section 3; in the lazy limit any network trains as its linearisation, at rates in units of gamma^2",
+        "0.15",
+    ),
+    Claim(
+        "architectures-edge",
+        "In the lazy limit their largest rate is 2 gamma^2 over the largest eigenvalue of the tangent kernel.",
+        f"{PAPER}, section 4 (toy model), for any network by linearisation",
+        "one step of the rates tried",
+    ),
+    Claim(
+        "architectures-rich",
+        "The rich exponent of a convolutional network's best rate is 2/L.",
+        f"{PAPER}, section 3 (feed-forward networks of depth L)",
+        "0.15",
+    ),
     Claim(
         "entropy",
         "With cross-entropy the best rate has the same two exponents.",
@@ -91,7 +111,9 @@ CLAIMS = (
     ),
 )
 
-EXPERIMENTS = (*plane.EXPERIMENTS, *toy.EXPERIMENTS, *runs.EXPERIMENTS, *alignment.EXPERIMENTS)
+EXPERIMENTS = (
+    *plane.EXPERIMENTS, *architectures.EXPERIMENTS, *toy.EXPERIMENTS, *runs.EXPERIMENTS, *alignment.EXPERIMENTS,
+)  # fmt: skip
 
 
 STUDY = Study(
@@ -100,12 +122,13 @@ STUDY = Study(
     claims=CLAIMS,
     settings={
         "quick": "Bias-free ReLU perceptrons of width 32 with 2 to 4 matrices on the first 2000 Fashion-MNIST images, "
-        "pooled to 7 x 7, drawn with replacement in batches of 64, up to 2000 steps; half-octave grid of rates. The "
-        "paper trains MLPs, CNNs, ResNets and ViTs online on millions of images.",
-        "full": "10000 images for the planes, 4000 steps, three seeds, a wider grid; other runs up to 6000 steps.",
+        "pooled to 7 x 7, drawn with replacement in batches of 64, up to 2000 steps; half-octave grid of rates; small "
+        "convolutional and residual networks and a vision transformer on digits of 8 x 8. The paper trains MLPs, CNNs, "
+        "ResNets and ViTs online on millions of images.",
+        "full": "10000 images for the planes, 4000 steps, three seeds, a wider grid; other runs up to 6000 steps; rich "
+        "sides of all architectures.",
     },
     measure=in_order(SLUG, CLAIMS, EXPERIMENTS),
     missing="Lazy training with cross-entropy at rates above the stable one, up to a multiple of gamma (it takes "
-    "longer than the runs here); convolutional and residual networks and transformers; online data at the scale of the "
-    "paper.",
+    "longer than the runs here); online data at the scale of the paper.",
 )
