@@ -269,6 +269,14 @@ def test_single_kernels_and_features() -> None:
         assert_agree(got, expected, torch.float64)
 
 
+def test_one_input() -> None:
+    case = CASES["bert"]
+    fused, plain = limits(case)
+    x = inputs(case, 1)
+    for dtype in TOLERANCE:
+        assert_agree(fused(x, dtype=dtype).ntk, plain(x).ntk, dtype)
+
+
 def test_plans_are_made_once() -> None:
     fused, _ = limits(CASES["bert"])
     x = inputs(CASES["bert"], 3)

@@ -20,6 +20,37 @@ SIDE = 4
 OPTIONS = {"cache": True, "fastmath": FAST, "error_model": "numpy", "nogil": True}
 
 
+@intrinsic
+@no_type_check
+def lanes_of(typingctx: Any, array: Any) -> Any:
+    """How many numbers of an array fill a register, as a constant that loops are unrolled by."""
+    lanes = REGISTER_BYTES // (array.dtype.bitwidth // 8)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return context.get_constant(types.intp, lanes)
+
+    return types.intp(array), codegen
+
+
+@intrinsic
+@no_type_check
+def move(typingctx: Any, out: Any, out_at: Any, source: Any, source_at: Any) -> Any:
+    """``out[out_at : out_at + lanes] = source[source_at : source_at + lanes]`` through one register."""
+    kind = out.dtype
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        real, size = (ir.DoubleType(), 8) if kind == types.float64 else (ir.FloatType(), 4)
+        place = ir.VectorType(real, REGISTER_BYTES // size).as_pointer()
+        target, start = (
+            builder.bitcast(builder.gep(context.make_array(kind)(context, builder, array).data, [at]), place)
+            for kind, array, at in zip(signature.args[::2], args[::2], args[1::2], strict=True)
+        )
+        builder.store(builder.load(start, align=size), target, align=size)
+        return context.get_dummy_value()
+
+    return types.void(out, types.intp, source, types.intp), codegen
+
+
 def _block(rows: int, columns: int, shared: bool) -> Callable:
     """``out[i, j] = scale * sum_k a[i, k] b[j, k]`` (added to what is there, if `plus`) for `rows` i and `columns` j.
 
@@ -80,10 +111,16 @@ def _block(rows: int, columns: int, shared: bool) -> Callable:
         factor = spread(scale)
         for i in range(rows):
             for j in range(columns):
-                target = pointer(data[0], out_at, times(i, out_i), times(j, out_j))
-                before = builder.select(plus, load(target), zero)
-                found = fused(factor, builder.load(kept[i][j]), before)
-                builder.store(found, builder.bitcast(target, vector.as_pointer()), align=size)
+                kept[i][j] = (
+                    builder.fmul(factor, builder.load(kept[i][j])),
+                    pointer(data[0], out_at, times(i, out_i), times(j, out_j)),
+                )
+        with builder.if_else(plus) as (added, put):
+            for case, new in ((added, False), (put, True)):
+                with case:
+                    for found, target in (one for row in kept for one in row):
+                        total = found if new else builder.fadd(found, load(target), flags=("contract",))
+                        builder.store(total, builder.bitcast(target, vector.as_pointer()), align=size)
         return context.get_dummy_value()
 
     return block

@@ -62,10 +62,11 @@ def _plan(
     def make() -> TokenPlan | None:
         data = limit.evaluator(x[:1], None, torch.float64).data[0]
 
-        def features(u: Inputs) -> int:
-            return u.read(data[u.node]).shape[2]
+        def numbered(u: Inputs) -> Tensor:
+            one = data[u.node]
+            return u.read(torch.arange(1.0, one.numel() + 1, dtype=torch.float64).reshape(one.shape))
 
-        return compile_tokens(*fields, contribution=contribution, features=features, tangents=tangents)
+        return compile_tokens(*fields, contribution=contribution, numbered=numbered, tangents=tangents)
 
     found: TokenPlan | None = kept(limit, ("tokens", tangents), fields, make)
     return found
@@ -73,7 +74,7 @@ def _plan(
 
 def room(plan: TokenPlan) -> int:
     """Bytes that a thread takes for its planes."""
-    slots = max(plan.own.slots, plan.pair.slots)
+    slots = max(plan.whole.slots, plan.pair.slots)
     return ((2 * slots + 1) * plan.area + plan.places) * REGISTER_BYTES
 
 

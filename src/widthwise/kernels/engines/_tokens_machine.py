@@ -1,66 +1,51 @@
 """The token machine: all layers of a network on the covariances between all positions of a few pairs of inputs.
 
-A block is one left input with `lanes` right inputs: each number of a plane is one vector register wide. In a first
+A block is one left input with a window of right inputs: each number of a plane is one vector register wide. In a first
 run (`own`) the lanes are inputs with themselves; it works out what inputs bring along: variances in the form that
 activations read, scales of norms, attention weights.
 """
 
 from typing import no_type_check
 
-import numpy as np
 from numba import njit
 
-from widthwise.kernels.engines._passes import add_scaled, copy, fill
-from widthwise.kernels.engines._rows import exponential, own_code, view, wide_vectors
-from widthwise.kernels.engines._tokens_blocks import OPTIONS
+from widthwise.kernels.engines._passes import copy, fill
+from widthwise.kernels.engines._rows import own_code, view
+from widthwise.kernels.engines._tokens_activations import activate, activate_own, rescale
+from widthwise.kernels.engines._tokens_blocks import OPTIONS, lanes_of, move
 from widthwise.kernels.engines._tokens_codes import (
     ACT,
     ADD,
     AFFINE,
-    AT,
     CENTRE,
     CODE,
-    COUNT,
     DIAGONAL,
     DST,
-    ERF_ROOT,
-    FIRST,
     GATHER,
     GRAM,
-    HALF,
-    HEADS,
     INDEX,
     INTS,
-    INVERSE_STD,
-    KIND,
     MAP,
-    MASK,
-    MASK_GIVEN,
     NORM,
     OUT,
     PLACE,
     RATIO,
     READS,
     REALS,
-    SCALE,
-    SCALE_OF_NORM,
     SCORES,
-    SECOND,
-    SPREAD,
     SRC,
-    STD,
     TAPS,
     TOKENS,
     VARIANCE,
-    WAVES,
     WRITES,
     ZERO,
     M,
     N,
 )
+from widthwise.kernels.engines._tokens_kept import keep_variance, keep_weights
+from widthwise.kernels.engines._tokens_pairs import BASE, BLOCK, COUNT, LEFT, OFFSET, SIZE, START, TABLE
+from widthwise.kernels.engines._tokens_pairs import PLACE as TILE
 from widthwise.kernels.engines._tokens_planes import (
-    activate,
-    activate_own,
     affine,
     average,
     constants,
@@ -68,7 +53,6 @@ from widthwise.kernels.engines._tokens_planes import (
     gather,
     gram,
     place,
-    rescale,
     same_tokens,
     windows,
 )
@@ -76,148 +60,82 @@ from widthwise.kernels.engines._tokens_planes import (
 
 @njit(**OPTIONS)
 @no_type_check
-def keep_variance(y, ws, src, op, par, lanes):
-    """The variance of every position in the form that a row function (or a norm) reads."""
+def bring(y, columns, wide, first, count):
+    """What some inputs next to each other bring along, `count` numbers of each."""
     own_code()
-    n, kind = op[N], op[KIND]
-    one = ws.dtype.type(1.0)
+    lanes = lanes_of(y)
+    for at in range(count):
+        move(y, at * lanes, columns, at * wide + first)
+
+
+@njit(**OPTIONS)
+@no_type_check
+def take(rows, columns, y, places, known, wide, first):
+    """The reverse, for what the first run found; and all that each input brings along, input by input."""
+    own_code()
+    lanes = lanes_of(y)
+    for at in range(known, places):
+        move(columns, at * wide + first, y, at * lanes)
     for lane in range(lanes):
-        mean = ws.dtype.type(0.0)
-        for p in range(n):
-            mean += ws[src + (p * n + p) * lanes + lane] / n
-        for p in range(n):
-            v = ws[src + (p * n + p) * lanes + lane]
-            if kind == SCALE_OF_NORM:
-                value = one / np.sqrt((mean if par[SECOND] != 0 else v) + par[FIRST])
-            elif kind == STD:
-                value = np.sqrt(max(v, ws.dtype.type(0.0)))
-            elif kind == INVERSE_STD:
-                value = one / np.sqrt(v) if v > 0 else ws.dtype.type(0.0)
-            elif kind == SPREAD:
-                value = v
-            elif kind == HALF:
-                value = par[FIRST] * v / 2
-            elif kind == ERF_ROOT:
-                value = one / np.sqrt(one + 2 * v)
-            else:
-                value = one / np.sqrt(one + v)
-            y[(op[AT] + p) * lanes + lane] = value
-
-
-@njit(**OPTIONS)
-@no_type_check
-def largest(top, row):
-    wide_vectors()
-    for i in range(top.size):
-        top[i] = max(top[i], row[i])
-
-
-@njit(**OPTIONS)
-@no_type_check
-def exponentials(row, top):
-    wide_vectors()
-    for i in range(row.size):
-        row[i] = exponential(row[i] - top[i])
-
-
-@njit(**OPTIONS)
-@no_type_check
-def divided(row, by):
-    wide_vectors()
-    for i in range(row.size):
-        row[i] = row[i] / by[i]
-
-
-@njit(**OPTIONS)
-@no_type_check
-def keep_weights(y, ws, src, op, par, fixed, lanes, buffers):
-    """Attention weights of every input: scores from the covariance of its keys, and masks."""
-    own_code()
-    to, n = op[N], op[M]
-    top, total = view(buffers, 0, lanes), view(buffers, lanes, lanes)
-    lowest = ws.dtype.type(-np.inf)
-    for head in range(op[HEADS]):
-        for p in range(to):
-            start = (op[AT] + (head * to + p) * n) * lanes
-            fill(top, lowest)
-            for s in range(n):
-                row = view(y, start + s * lanes, lanes)
-                fill(row, fixed[op[MASK] + (head * to + p) * n + s])
-                for given in range(op[COUNT]):
-                    at = (op[MASK_GIVEN] + (given * to + p) * n + s) * lanes
-                    add_scaled(row, view(y, at, lanes), ws.dtype.type(1.0))
-                if op[SRC] >= 0:
-                    wave = fixed[op[WAVES] + p * n + s] if op[WAVES] >= 0 else ws.dtype.type(1.0)
-                    add_scaled(row, view(ws, src + (p * n + s) * lanes, lanes), par[SCALE] * wave)
-                largest(top, row)
-            if op[KIND] == 0:
-                continue
-            for lane in range(lanes):
-                top[lane] = top[lane] if top[lane] > lowest else ws.dtype.type(0.0)
-            fill(total, ws.dtype.type(0.0))
-            for s in range(n):
-                row = view(y, start + s * lanes, lanes)
-                exponentials(row, top)
-                add_scaled(total, row, ws.dtype.type(1.0))
-            for lane in range(lanes):
-                total[lane] = max(total[lane], ws.dtype.type(1e-37))
-            for s in range(n):
-                divided(view(y, start + s * lanes, lanes), total)
-
-
-@njit(**OPTIONS)
-@no_type_check
-def bring(y, data, places, known, first, count, lanes):
-    """What `lanes` inputs bring along, lane by lane; the last input fills lanes that are left over."""
-    own_code()
-    for lane in range(lanes):
-        row = view(data, min(first + lane, count - 1) * places, places)
-        for at in range(known):
-            y[at * lanes + lane] = row[at]
-
-
-@njit(**OPTIONS)
-@no_type_check
-def take(data, y, places, known, first, count, lanes):
-    """The reverse, for what the first run found."""
-    own_code()
-    for lane in range(min(lanes, count - first)):
-        row = view(data, (first + lane) * places, places)
-        for at in range(known, places):
+        row = view(rows, (first + lane) * places, places)
+        for at in range(places):
             row[at] = y[at * lanes + lane]
 
 
 @njit(**OPTIONS)
 @no_type_check
-def run_blocks(blocks, lefts, rights, own, same, data1, data2, sizes, ops, pars, fixed, table, ws, results):
+def put(results, means, ws, size, src, op, par, left, start, tile, count, n1, n2, own, same):
+    """Means over equal positions to their places, moments and tangents; to the mirrored ones too where sides agree."""
+    own_code()
+    lanes = lanes_of(ws)
+    diagonal_mean(means, 0, ws, src, op[N], lanes)
+    if op[READS]:
+        diagonal_mean(means, lanes, ws, src + size, op[N], lanes)
+    first = op[INDEX] * 2 * n1 * n2
+    for lane in range(count):
+        j = tile[BASE] + (start + lane) % tile[SIZE]
+        i = 0 if own else left
+        tangent = means[lanes + lane] if op[READS] else par[RATIO] * means[lane]
+        results[first + i * n2 + j] = means[lane]
+        results[first + (n1 + i) * n2 + j] = tangent
+        if same:
+            results[first + j * n2 + i] = means[lane]
+            results[first + (n1 + j) * n2 + i] = tangent
+
+
+@njit(**OPTIONS)
+@no_type_check
+def run_blocks(cut, blocks, table, own, same, rows, columns, sizes, ops, pars, fixed, lists, ws, results):
     """Evaluate a range of blocks.
 
     Args:
-        blocks: first and last + 1.
-        lefts, rights: the left input, and the first of `lanes` right inputs, of each block.
-        own: lanes are inputs with themselves; what they bring along is written to `data2`.
+        cut: first and last + 1.
+        blocks, table: of left inputs with windows of right ones, and the tiles of these (see `_tokens_pairs`).
+        own: lanes are inputs with themselves; what they bring along is written to `rows` and `columns`.
         same: both sides are the same inputs.
-        data1, data2: what inputs bring along, ``[n * places]``.
-        sizes: lanes, numbers of a plane, slots, longest row, places, places that are data, right inputs.
+        rows: what left inputs bring along, ``[n1 * places]``.
+        columns: what right inputs bring along, ``[places * wide]``.
+        sizes: numbers of a plane, slots, longest row, places, places that are data, wide, left and right inputs.
         ops, pars: integer and real arguments of all operations.
-        fixed, table: constants, and lists of positions.
+        fixed, lists: constants, and lists of positions.
         ws: room for the planes (aligned).
-        results: ``[outputs * 2 * lefts' count * right inputs]``; the last but one factor is the last of `sizes`.
+        results: ``[outputs * 2 * n1 * n2]``; for inputs with themselves ``[outputs * 2 * n2]``.
     """
-    lanes, area, slots, longest, places, known, count, count1 = sizes
+    area, slots, longest, places, known, wide, n1, n2 = sizes
+    lanes = lanes_of(ws)
     size = area * lanes
     scratch = slots * 2 * size
     buffers = view(ws, scratch + size, 4 * longest * lanes)
     means = view(ws, scratch + size + 4 * longest * lanes, 2 * lanes)
     y = view(ws, scratch + size + (4 * longest + 2) * lanes, places * lanes)
     before = -1
-    for block in range(blocks[0], blocks[1]):
-        left, right = lefts[block], rights[block]
-        if right != before:
-            bring(y, data2, places, known if own else places, right, count, lanes)
-            before = right
-        x, x_at = data1, left * places
-        lane = left - right if same and not own and right <= left < right + lanes else -1
+    for block in range(cut[0], cut[1]):
+        left, start, count = blocks[block * BLOCK + LEFT], blocks[block * BLOCK + START], blocks[block * BLOCK + COUNT]
+        tile = view(table, blocks[block * BLOCK + TILE] * TABLE, TABLE)
+        if tile[OFFSET] + start != before:
+            before = tile[OFFSET] + start
+            bring(y, columns, wide, before, known if own else places)
+        x, x_at = rows, left * places
         for index in range(ops.size // INTS):
             op, par = view(ops, index * INTS, INTS), view(pars, index * REALS, REALS)
             code = op[CODE]
@@ -229,14 +147,14 @@ def run_blocks(blocks, lefts, rights, own, same, data1, data2, sizes, ops, pars,
                 if op[WRITES]:
                     average(ws, scratch, dst + size, src + size, op, fixed, x, x_at, y, lanes, own)
             elif code == ACT and not own:
-                activate(ws, size, dst, src, op, par, x, x_at, y, lanes, lane, buffers)
+                activate(ws, size, dst, src, op, par, x, x_at, y, lanes, buffers)
             elif code in (ACT, NORM, CENTRE):
                 if dst != src:
                     copy(view(ws, dst, op[N] * op[N] * lanes), view(ws, src, op[N] * op[N] * lanes))
                     if op[WRITES]:
                         copy(view(ws, dst + size, op[N] * op[N] * lanes), view(ws, src + size, op[N] * op[N] * lanes))
                 if code == ACT:
-                    activate_own(ws, dst, op, par, y, lanes, buffers)
+                    activate_own(ws, size, dst, op, par, y, lanes, buffers)
                 else:
                     rescale(ws, size, dst, op, x, x_at, y, lanes, own, buffers, code == CENTRE)
             elif code == GRAM:
@@ -253,25 +171,18 @@ def run_blocks(blocks, lefts, rights, own, same, data1, data2, sizes, ops, pars,
                 for which in range(2 if op[WRITES] else 1):
                     to, at = dst + which * size, src + which * size
                     if code == GATHER:
-                        gather(ws, to, at, op, table, lanes)
+                        gather(ws, to, at, op, lists, lanes)
                     elif code == TAPS:
-                        windows(ws, to, at, op, table, lanes)
+                        windows(ws, to, at, op, lists, lanes)
                     elif code == PLACE:
-                        place(ws, to, at, op, table, lanes)
+                        place(ws, to, at, op, lists, lanes)
                     else:
                         diagonal_mean(ws, to, ws, at, op[M], lanes)
             elif code == VARIANCE:
-                keep_variance(y, ws, src, op, par, lanes)
+                keep_variance(y, ws, src, op, par)
             elif code == SCORES:
-                keep_weights(y, ws, src, op, par, fixed, lanes, buffers)
+                keep_weights(y, ws, src, op, par, fixed, buffers)
             elif code == OUT:
-                diagonal_mean(means, 0, ws, src, op[N], lanes)
-                if op[READS]:
-                    diagonal_mean(means, lanes, ws, src + size, op[N], lanes)
-                for place_ in range(min(lanes, count - right)):
-                    at = (op[INDEX] * 2 * count1 + left) * count + right + place_
-                    results[at] = means[place_]
-                    tangent = means[lanes + place_] if op[READS] else par[RATIO] * means[place_]
-                    results[at + count1 * count] = tangent
+                put(results, means, ws, size, src, op, par, left, start, tile, count, n1, n2, own, same)
         if own:
-            take(data2, y, places, known, right, count, lanes)
+            take(rows, columns, y, places, known, wide, before)

@@ -40,10 +40,16 @@ class Reader:
 
     Args:
         contribution: how much a trained parameter adds to the tangent kernel.
+        numbered: what an `Inputs` field reads of one input that holds 1, 2, 3, ...: ``[1, positions, features]``.
+
+    Attributes:
+        widths: features of each of the nodes' data.
     """
 
-    def __init__(self, contribution: Contribution) -> None:
-        self.contribution = contribution
+    def __init__(self, contribution: Contribution, numbered: Callable[[Inputs], torch.Tensor]) -> None:
+        self.contribution, self.numbered = contribution, numbered
+        self.data: dict[tuple, int] = {}
+        self.widths: list[int] = []
         self.nodes = Nodes()
         self.found: dict[int, int] = {}
         self.kept: list[Field] = []
@@ -72,8 +78,13 @@ class Reader:
         return self.found[id(u)]
 
     def _inputs(self, u: Inputs) -> int:
-        self.nodes.data.append(u)
-        return self.nodes.add(Node("data", prod(u.positions), argument=len(self.nodes.data) - 1))
+        seen = self.numbered(u)
+        key = (u.node, u.positions, seen.shape, seen.double().numpy().tobytes())
+        if key not in self.data:
+            self.data[key] = len(self.nodes.data)
+            self.nodes.data.append(u)
+            self.widths.append(seen.shape[2])
+        return self.nodes.add(Node("data", prod(u.positions), argument=self.data[key]))
 
     def _tokens(self, u: Tokens) -> int:
         if not isinstance(u.variance, float):
