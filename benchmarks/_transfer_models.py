@@ -20,7 +20,7 @@ class Case:
     """What is swept: builder, data, and the sizes of a run.
 
     Attributes:
-        lrs: octaves of the learning rate at the smallest width, lowest and highest.
+        lrs: by form of the parametrisation: octaves of the learning rate, lowest and highest, and rates per octave.
     """
 
     what: str
@@ -28,7 +28,7 @@ class Case:
     data: Any
     batch_size: int
     steps: int
-    lrs: tuple[int, int]
+    lrs: dict[str, tuple[int, int, int]]
 
 
 def gpt(width: int) -> nn.Module:
@@ -54,12 +54,14 @@ def text(folder: Path) -> torch.Tensor:
 
 def case(model: str) -> Case:
     """The setting of one model."""
+    rates = {"standard": (-15, -3, 1), "spectral": (-7, 5, 2), "relative": (-15, -3, 1)}
     if model == "gpt":
+        rates |= {"standard": (-14, -2, 1), "relative": (-14, -2, 1)}
         tokens = text(Path(sysconfig.get_paths()["stdlib"]))
         data = {"input_ids": tokens[:, :-1].contiguous()}, tokens[:, 1:].contiguous()
         what = "GPT of 2 blocks on characters of Python's standard library, context 32"
-        return Case(what, gpt, data, 8, 100, (-14, -2))
+        return Case(what, gpt, data, 8, 100, rates)
     images = load("fashion-mnist")
     data = images.inputs[:16384], images.targets[:16384]
     what = "perceptron of 3 layers on Fashion-MNIST"
-    return Case(what, lambda width: build_model("mlp", (1, 28, 28), 10, width), data, 64, 300, (-15, -3))
+    return Case(what, lambda width: build_model("mlp", (1, 28, 28), 10, width), data, 64, 300, rates)

@@ -245,6 +245,19 @@ def test_drift_of_known_optima():
     assert drift.low < -0.7 < drift.high
 
 
+def test_natural_units_are_those_of_parametrize_without_a_base():
+    rates, options = [0.1, 0.3, 1.0], {"optimizer": "adam", "steps": 4, "seeds": 1}
+    found = transfer_check(build, (16, 32, 64), DATA, rates, natural_units=True, **options)
+
+    def groups(module, lr):
+        return parametrize(module, lr=lr, optimizer="adam", example_inputs=DATA[0][:2])
+
+    expected = transfer_check(build, (16, 32, 64), DATA, rates, groups=groups, **options)
+    assert np.array_equal(found.losses, expected.losses)
+    relative = transfer_check(build, (16, 32, 64), DATA, rates, **options)
+    assert not np.allclose(found.losses[0], relative.losses[0])
+
+
 def sweep(**settings):  # type: ignore[no-untyped-def]
     return transfer_check(build, (16, 32, 64), DATA, [1e-3, 1e-2, 1e-1, 1.0], optimizer="sgd", steps=20, **settings)
 

@@ -107,6 +107,7 @@ def transfer_check(
     scheme: str | AbcByRole = "spectral",
     optimizer: str = "adamw",
     base_width: int | None = None,
+    natural_units: bool = False,
     groups: GroupsAtRate | None = None,
     steps: int = 200,
     seeds: int = 2,
@@ -131,6 +132,8 @@ def transfer_check(
             rule ``"sqrt"`` unless `settings` name another.
         scheme, optimizer, settings: for `parametrize`, relative to `base_width` (the smallest width), or to
             ``base_depth`` residual branches (those of the smallest depth).
+        natural_units: no base: every weight starts and steps as the rule says, with constants of one, and a learning
+            rate is a relative change of the features per step (arXiv:2310.17813, section 5).
         groups: a user's own parametrisation instead: ``groups(module, lr)``; seeded like `build`.
         steps: of each run; batches of `batch_size` are drawn alike in all runs of a seed.
         schedule: makes a learning-rate scheduler from an optimiser; it has to keep the groups' ratios.
@@ -170,9 +173,9 @@ def transfer_check(
             if groups is not None:
                 own: Iterable[dict[str, Any]] = groups(module, lr)
             else:
-                program = rebound(rungs.programs[size], module)
+                program, base = rebound(rungs.programs[size], module), None if natural_units else rungs.bases[size]
                 own = parametrize_traced(
-                    module, program, rungs.bases[size], scheme=scheme, lr=lr, optimizer=optimizer, **rungs.settings
+                    module, program, base, scheme=scheme, lr=lr, optimizer=optimizer, **rungs.settings
                 )
         batches = _batches(data, batch_size, derived_seed(seed, "transfer batches", number))
         found = _final_loss(module, list(own), optimizer, batches, steps, loss, schedule)
