@@ -104,7 +104,7 @@ def add_products(kernel: Tensor, mine: Side, theirs: Side, sums: Sums, key: Hash
     symmetric = mine is theirs and sums.same
     pairs = heads_of(mine) ** 2 if sums.full else 1
     positions = mine.positions * theirs.positions
-    parts = steps(*kernel.shape[:2], positions * pairs, symmetric=symmetric)
+    parts = steps(len(kernel), kernel.shape[1], positions * pairs, symmetric=symmetric)
     crosswise = mine.crosswise != theirs.crosswise
     size = sum((a.stop - a.start) * (b.stop - b.start) for a, b in parts) * positions * kernel.element_size()
     kept = None if crosswise else sums.kept.reserve(key, size)
