@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from widthwise.studies import _spectral_condition_matrices as matrices
@@ -45,6 +46,19 @@ def test_a_rate_off_by_the_width_is_seen(small, power) -> None:
     small.setitem(networks.TABLE, "muP, sign", wrong)
     assert not verdicts(networks.changes("quick"))["stable-changes"]
     assert not verdicts(networks.norms("quick"))["natural-norms"]
+
+
+def test_only_the_growing_layers_change_more_in_wider_networks() -> None:
+    """A sign update moves outputs by rate times fan-in: constant at the input, doubled with the width above."""
+    setting = transfer.Setting("digits", (64, 256), 1, 1)
+    narrow, wide = (transfer.relative_changes(setting, width) for width in setting.widths)
+    octaves = np.log2(wide / narrow)
+    assert octaves[0] == pytest.approx(0, abs=0.3)
+    assert octaves[1:] == pytest.approx(2, abs=0.6)
+    lower, upper = transfer.standard_range(setting)
+    assert lower == -2 and -2 < upper < 0
+    shares = narrow / narrow.sum()
+    assert upper == pytest.approx(-np.log2(shares @ 2**octaves))
 
 
 @pytest.mark.slow
