@@ -1,5 +1,7 @@
 """`widthwise scale --gammas`: the plane of strength and learning rate beside the rest."""
 
+import json
+
 import pytest
 
 from tests.cli.conftest import Command
@@ -16,6 +18,9 @@ def test_the_plane_is_written_and_kept(command: Command, folder):
     assert "exponent of the best rate" in ended.out
     assert (folder / "scale" / "figures" / "richness.png").stat().st_size > 1000
     assert (folder / "scale" / "richness.json").exists()
+    page = (folder / "scale" / "index.html").read_text(encoding="utf-8")
+    assert "How much it learns features" in page and 'id="chart-richness"' in page
+    assert json.loads((folder / "scale" / "scale.json").read_text(encoding="utf-8"))["richness"]["depth"] == 2
 
 
 def test_refusals_come_before_any_work(command: Command, folder):

@@ -1,20 +1,22 @@
 """`widthwise scale`: from small widths to the settings of a large one."""
 
-import html
 import json
 import re
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from torch import nn
 
-from widthwise.core import DataError, Figure, ModelError, check_writable, write_text
-from widthwise.data import load
+from widthwise.core import DataError, ModelError, check_writable
+from widthwise.data import DataSet, load
 from widthwise.forecast import resolve_model
-from widthwise.report import to_plotly, to_png
-from widthwise.scaling import ScaleResult, richness_sweep
+from widthwise.probe import Regime
+from widthwise.report import Richness, save_scale
+from widthwise.scaling import RichnessSweep, diagnose_regime, richness_advice, richness_sweep
 from widthwise.scaling import scale as run_scale
 
 LEDGER = "sweeps.json"
@@ -82,23 +84,30 @@ def scale(
         sys.stderr.write(f"interrupted: {words}, and the same command goes on from there.\n")
         raise typer.Exit(130) from None
     typer.echo(str(result))
-    page = save_scale(result, out, source.name)
-    typer.echo(f"The settings are in {out / 'scale.json'}, the page is {page}")
+    richness = None
     if strengths is not None:
+        build = partial(source.make, sizes[0])
+        shared: dict[str, Any] = {"steps": steps, "batch_size": batch_size, "scheme": scheme, "seed": seed}
+        shared["show_progress"] = not quiet
         plane = richness_sweep(
-            partial(source.make, sizes[0]),
-            loaded.inputs,
-            loaded.targets,
-            gammas=strengths,
-            steps=steps,
-            seeds=seeds,
-            batch_size=batch_size,
-            seed=seed,
-            keep=out / "richness.json",
-            show_progress=not quiet,
+            build, loaded.inputs, loaded.targets, gammas=strengths, seeds=seeds, keep=out / "richness.json", **shared
         )
         typer.echo(str(plane))
-        to_png(plane.plot(), out / "figures" / "richness.png")
+        richness = Richness(plane, _regime(plane, build, loaded, shared))
+    page = save_scale(result, out, source.name, richness)
+    typer.echo(f"The settings are in {out / 'scale.json'}, the page is {page}")
+
+
+def _regime(
+    plane: RichnessSweep, build: Callable[[], nn.Module], data: DataSet, shared: dict[str, Any]
+) -> Regime | None:
+    """What a run at the best strength and rate is; None where nothing trained or it is too short to say."""
+    try:
+        best = richness_advice(plane)
+        return diagnose_regime(build, data.inputs, data.targets, gamma=best.gamma, rate=best.rate.value, **shared)
+    except DataError as error:
+        typer.echo(f"the regime at the best strength is not known: {error}")
+        return None
 
 
 def parse_widths(text: str) -> tuple[int, ...]:
@@ -144,61 +153,3 @@ def parse_gammas(text: str) -> tuple[float, ...]:
     if len(set(found)) < 2 or not all(0 < value < float("inf") for value in found):
         raise DataError(f"--gammas {text!r} cannot be read; give at least two numbers above zero, like 0.01,0.1,1,10.")
     return found
-
-
-def save_scale(result: ScaleResult, folder: Path, name: str) -> Path:
-    """Write ``scale.json``, ``figures/*.png`` and ``index.html``, the page last."""
-    figures = {key: figure for key, figure in result.figures().items() if figure.series}
-    result.save(folder)
-    for key, figure in figures.items():
-        to_png(figure, folder / "figures" / f"{key}.png")
-    page = folder / "index.html"
-    write_text(page, _page(result, figures, name))
-    return page
-
-
-def _page(result: ScaleResult, figures: dict[str, Figure], name: str) -> str:
-    """One self-contained page; every name is escaped."""
-    verdict = "Settings transfer" if result.passed else "Settings do not transfer as they are"
-    drift = result.transfer.drift
-    facts = [
-        f"{result.scheme} parametrisation, {result.optimizer}, widths {', '.join(map(str, result.widths))}.",
-        f"Base learning rate {result.base_lr:.3g} (± {result.lr_stderr_octaves:.2f} octaves) at width "
-        f"{result.base_width}; the table holds what follows from it at width {result.target_width}.",
-        f"The best learning rate drifts by {drift.per_doubling:+.2f} octaves per doubling of the width "
-        f"(95 % interval {drift.low:+.2f} to {drift.high:+.2f}), {drift.total:+.2f} in all.",
-        *(f"Broken rule: {item.rule}: {item.sentence}" for item in result.coordinates.verdicts),
-        *result.plan.notes,
-        *result.warnings,
-    ]
-    charts = []
-    for place, figure in enumerate(figures.values()):
-        drawn = to_plotly(figure).to_html(full_html=False, include_plotlyjs=place == 0)
-        charts.append(f"<h2>{html.escape(figure.title)}</h2>{drawn}<p>{html.escape(figure.caption)}</p>")
-    heads = ("weight", "role", "shape", "initial std", "multiplier", "lr", "weight decay", "eps", "why")
-    rows = [
-        (
-            row.name, row.role.value, " x ".join(map(str, row.shape)), f"{row.init_std:.4g}", f"{row.multiplier:.4g}",
-            f"{row.lr:.4g}" if row.trained else "frozen", f"{row.weight_decay:.4g}", f"{row.eps:.4g}", row.reason,
-        )
-        for row in result.plan.rows
-    ]  # fmt: skip
-    table = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
-    words = "".join(f"<p>{html.escape(fact)}</p>" for fact in facts)
-    head = "".join(f"<th>{title}</th>" for title in heads)
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html.escape(name)}: scaling</title><style>{_STYLE}</style></head><body><main>"
-        f"<h1>{html.escape(name)}: {verdict}</h1>{words}{''.join(charts)}"
-        f"<h2>What to set at width {result.target_width}</h2>"
-        f'<div class="wide"><table><tr>{head}</tr>{table}</table></div>'
-        "</main></body></html>\n"
-    )
-
-
-_STYLE = (
-    "body{font:16px/1.5 system-ui,sans-serif;margin:0}main{max-width:70rem;margin:auto;padding:1rem}"
-    ".wide{overflow-x:auto}table{border-collapse:collapse;font-size:.85rem}td,th{padding:.25rem .6rem;"
-    "border-bottom:1px solid #ccc;text-align:left}"
-)

@@ -191,7 +191,7 @@ class Regime(Value):
             Line("alignment with the targets", x, tuple(trace.alignment.tolist()), 2),
             Line("movement / (1 + movement)", x, tuple((trace.moved / (1 + trace.moved)).tolist()), 3),
         ]
-        guides = [Guide(step.time, f"step {k}") for k, step in enumerate(smooth.steps, 1)]
+        guides = [Guide(step.time, "step 1" if k == 1 else f"{k}") for k, step in enumerate(smooth.steps, 1)]
         return Figure(
             f"A training run: {self.verdict}", Axis("training step", "log"), Axis("share"), (*series, *guides),
             "Kernel distance and alignment are of the tangent kernel of a few examples; movement is the distance of "

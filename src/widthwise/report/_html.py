@@ -28,20 +28,26 @@ def write_html(forecast: Forecast, path: str | Path) -> Path:
     Raises:
         OutputError: the file cannot be written.
     """
-    drawn = figures(forecast)
-    page = _environment().get_template("forecast.html.j2")
-    text = page.render(
+    text = render(
+        kind="Widthwise forecast",
+        generator=f"widthwise, forecast schema {forecast.schema_version}",
         title=title(forecast),
+        tab=f"{title(forecast)}: forecast",
         size=size(forecast),
         tiles=tiles(forecast),
         sections=sections(forecast),
-        figures=drawn,
-        charts=charts_json(drawn),
-        plotly=plotly_code(),
-        schema_version=forecast.schema_version,
+        figures=figures(forecast),
+        beside="forecast.json",
     )
     write_text(path, text)
     return Path(path)
+
+
+def render(*, figures: dict[str, Figure], **parts: Any) -> str:
+    """A page of sections: kind of page, generator, title, tab, size (a sentence), tiles, sections, and `beside`, the
+    file that holds the same numbers."""
+    page = _environment().get_template("forecast.html.j2")
+    return page.render(figures=figures, charts=charts_json(figures), plotly=plotly_code(), **parts)
 
 
 def charts_json(drawn: dict[str, Figure]) -> Markup:

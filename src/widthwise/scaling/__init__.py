@@ -17,6 +17,7 @@ from widthwise.scaling._optimum import Drift, Optimum
 from widthwise.scaling._parametrize import parametrize, parametrize_traced
 from widthwise.scaling._plan import ParameterGroups, ScalingPlan, ScorePlan, WeightPlan
 from widthwise.scaling._richness import richness_sweep
+from widthwise.scaling._richness_advice import RichnessAdvice, richness_advice
 from widthwise.scaling._richness_diagnosis import diagnose_regime
 from widthwise.scaling._richness_fit import Exponent, RateBound, fit_exponent
 from widthwise.scaling._richness_plane import RichnessSweep, richness_law
@@ -51,6 +52,7 @@ __all__ = [
     "ParameterGroups",
     "RateBound",
     "Recommendation",
+    "RichnessAdvice",
     "RichnessSweep",
     "RouteFit",
     "Run",
@@ -77,6 +79,7 @@ __all__ = [
     "parametrize",
     "parametrize_traced",
     "recommend",
+    "richness_advice",
     "richness_law",
     "richness_sweep",
     "scale",
