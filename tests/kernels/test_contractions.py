@@ -180,7 +180,7 @@ def test_instance_norm_and_relu_against_the_integrals(norm):
     got = limit.feature_kernel(x)
     patches = x.unfold(2, 3, 1).permute(0, 2, 1, 3).flatten(2)
     cov = torch.einsum("ipk,jqk->ijpq", patches, patches) / 6 + 0.25
-    moment, _ = batch_norm_relu_across(cov[0, 0], cov[1, 1], cov[0, 1], cov[0, 1], eps=1e-5, nodes=60)
+    moment, _ = batch_norm_relu_across(cov[0, 0], cov[1, 1], cov[0, 1], cov[0, 1], eps=1e-5)
     assert float(got[0, 1]) == pytest.approx(float(moment.diagonal().mean()), abs=0.02)
     torch.testing.assert_close(got.diagonal(), torch.full((2,), 0.5, dtype=torch.float64), rtol=0, atol=0.02)
     assert {row.rule for row in limit.certificate} == {"sampled"}
@@ -308,7 +308,8 @@ def test_mean_over_initialisations(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, network in FINITE.items() if not network.sampled])
 def test_error_falls_like_the_root_of_the_width(name):
-    for slope, error in slopes(FINITE[name], (64, 128, 256), 24):
+    draws = 36 if name == "pixel shuffle" else 24  # its errors scatter most between draws
+    for slope, error in slopes(FINITE[name], (64, 128, 256), draws):
         assert abs(slope + 0.5) < 3 * error, (slope, error)
         assert error < 0.15
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from widthwise.core import Value
 from widthwise.kernels._fields import Field, Image, Inputs, Local, Product, Tokens
+from widthwise.kernels._fields_batch import BatchImage
 from widthwise.kernels._limit import Limit
 from widthwise.kernels._walks import below, children
 from widthwise.program import Weight
@@ -45,11 +46,11 @@ def susceptibility(limit: Limit, x: Tensor) -> Susceptibility:
     """
     if limit.method == "sampled":
         return Susceptibility(None, 0, "unknown")
-    nonlinear = [f for f in limit.fields() if isinstance(f, (Image, Local))]
+    nonlinear = [f for f in limit.fields() if isinstance(f, (Image, Local, BatchImage))]
     if not nonlinear:
         return Susceptibility(None, 0, "unknown")
     last = nonlinear[-1]
-    source = last.source if isinstance(last, Image) else last
+    source = last.source if isinstance(last, Image) else last.core.source if isinstance(last, BatchImage) else last
     entries = _entries(source)
     depth = _depth(source)
     if depth == 0 or not entries:
@@ -94,7 +95,7 @@ def _depth(field: Field) -> int:
     def depth(node: Field) -> int:
         if id(node) not in known:
             deepest = max((depth(inner) for inner in children(node)), default=0)
-            known[id(node)] = deepest + isinstance(node, (Image, Local))
+            known[id(node)] = deepest + isinstance(node, (Image, Local, BatchImage))
         return known[id(node)]
 
     return depth(field)

@@ -1,6 +1,6 @@
 """The infinite-width limit of one network, evaluated tile by tile."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import NamedTuple
 
@@ -10,12 +10,14 @@ from torch import Tensor
 
 from widthwise.core import DataError, UnsupportedOperation, available_bytes, progress
 from widthwise.kernels._batch import Batch, Given, batch_of, check_given, tensors_of
+from widthwise.kernels._batch_limits import SamplesInstead, batch_norms
 from widthwise.kernels._certificate import CertificateRow, Parametrization, contribution_of, parts_of, rule_mixes
 from widthwise.kernels._checks import gradients_independent
 from widthwise.kernels._concrete import check_examples_apart, run_concrete
 from widthwise.kernels._coordinates import Estimate, SampledKernels, Sampler, sampled_grams, sampled_side
 from widthwise.kernels._evaluator import Contribution, Evaluator
 from widthwise.kernels._fields import Field, Image, Local, Product, Sum
+from widthwise.kernels._fields_batch import BatchNormed
 from widthwise.kernels._fields_joint import Joint
 from widthwise.kernels._lowering import Lowering
 from widthwise.kernels._recursion import deep_recursion
@@ -52,6 +54,7 @@ class Limit:
         self._lowering = lowering
         self._contribution = contribution_of(parametrization)
         self._errors: dict[int, float] = {}
+        self._beyond = SamplesInstead()
         self._sampler = Sampler(self._contribution, rtol) if lowering.sampling else None
         if self._sampler is not None:
             self._sampler.check(output)
@@ -64,7 +67,15 @@ class Limit:
     @property
     def joins_examples(self) -> bool:
         """Whether kernels of two inputs depend on the others of their batch (batch norm in training mode)."""
-        return any(isinstance(field, Joint) and field.over_batch for field in below(self.output))
+        return any(
+            isinstance(field, BatchNormed) or (isinstance(field, Joint) and field.over_batch)
+            for field in below(self.output)
+        )
+
+    def or_samples(self, make: Callable[[], "Limit"]) -> "Limit":
+        """Take samples for batches that the integrals of batch norm do not fit."""
+        self._beyond.make = make
+        return self
 
     @property
     def gradients_independent(self) -> bool:
@@ -77,6 +88,8 @@ class Limit:
     @property
     def certificate(self) -> tuple[CertificateRow, ...]:
         """The rule that each node used, with the worst error met so far."""
+        if self._beyond.used:
+            return self._beyond.limit().certificate
         rows: list[CertificateRow] = []
         seen: set[int] = set()
         for node in self.program.nodes:
@@ -189,6 +202,10 @@ class Limit:
         if self._sampler is not None:
             return [estimate.mean for estimate in self._estimates(x1, x2, wanted, dtype, show)[0]]
         x1, x2 = self._checked(x1, x2)
+        if self._beyond.needed(batch_norms(self.output), (x1, x2)):
+            other = self._beyond.limit()
+            named = [(w, other.output if u is self.output else other._unit_readout()) for w, u in wanted]
+            return other._grams(x1, x2, named, dtype, show)
         fused = None
         if isinstance(x1, Tensor) and not isinstance(x2, Batch):
             fused = fused_grams(
@@ -197,7 +214,7 @@ class Limit:
         if fused is not None:
             return fused
         n1, n2 = x1.shape[0], (x1 if x2 is None else x2).shape[0]
-        side = self.tile_side()
+        side = max(n1, n2) if self.joins_examples else self.tile_side()
         results = [torch.empty(n1, n2, dtype=dtype) for _ in wanted]
         tiles = [(i, j) for i in range(0, n1, side) for j in range(0, n2, side) if x2 is not None or j >= i]
         with progress("kernel tiles", len(tiles), show=show and len(tiles) > 1) as advance:
@@ -223,6 +240,8 @@ class Limit:
         Raises:
             DataError: the limit is exact (make it with ``method="sampled"``).
         """
+        if self._beyond.make is not None:
+            return self._beyond.limit().sampled(x1, x2, dtype=dtype, show_progress=show_progress)
         if self._sampler is None:
             raise DataError("the kernels of this limit are exact; make it with method='sampled' to have samples.")
         wanted = (("moment", self.output), ("tangent", self.output))

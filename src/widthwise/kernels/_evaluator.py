@@ -100,6 +100,18 @@ class Evaluator:
             self.memory[key] = compute(self, u, v, pair, diagonal)
         return self.memory[key]
 
+    def own(self, side: int) -> "Evaluator":
+        """The evaluator of one side with itself, where whole batches are wanted."""
+        if self.same:
+            return self
+        key = ("own", side)
+        if key not in self.memory:
+            data = (self.data[side], self.data[side])
+            run = Evaluator(data, self.contribution, dtype=self.dtype, same=True, samples=self.samples)
+            run.errors = self.errors
+            self.memory[key] = run
+        return self.memory[key]
+
     # -- shapes -----------------------------------------------------------------------------------------------------
 
     @property

@@ -56,8 +56,11 @@ def infinite(
 
     The covariance recursion is that of Tensor Programs (arXiv:1902.04760; NTK: arXiv:2006.14548), for derivatives
     along random directions of the parameters, so that it needs no gradient independence. Matrices that are used
-    transposed too, maxima over positions, batch norm in training mode (x1 and x2 are then one batch each, normalised
-    by itself) and averages over coordinates are read by the sampler, as is instance norm. Matrices that mix positions
+    transposed too, maxima over positions, instance norm and averages over coordinates are read by the sampler. Batch
+    norm in training mode (x1 and x2 are then one batch each, normalised by itself) of a Gaussian field is exact, alone
+    or before an activation of two straight lines (ReLU): integrals in one variable within a batch, in two between
+    batches. It is sampled before other activations and, with ``method="auto"``, where a batch is too large for
+    integrals (1536 numbers of one channel) or too small (4). Matrices that mix positions
     (token mixing) are small at any width: kernels are exact given these as the module has them, and their own part of
     the tangent kernel, which stays random, is left out (the certificate says so). The tangent kernel of an average
     over coordinates falls like 1/width: it is given at the traced width, to leading order. First layers with few
@@ -87,7 +90,7 @@ def infinite(
     if method != "auto":
         return lowered(method == "sampled")
     try:
-        return lowered(False)
+        return lowered(False).or_samples(lambda: lowered(True))
     except UnsupportedOperation as error:
         exact = error
     try:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from widthwise.core import DataError
 from widthwise.kernels._attention import special, special_mean
+from widthwise.kernels._batch_moments import Standardised, batch_mean, batch_moment
 from widthwise.kernels._contractions import position_diagonal
 from widthwise.kernels._fields import (
     Centred,
@@ -46,6 +47,8 @@ def moment_of(run: "Evaluator", u: Field, v: Field, pair: "Pair", diagonal: bool
         return value
     if isinstance(u, Centred) or isinstance(v, Centred):
         return _centred(run, u, v, pair, diagonal)
+    if isinstance(u, Standardised) or isinstance(v, Standardised):
+        return batch_moment(run, u, v, pair, diagonal)
     done, value = special(run, run.moment, u, v, pair, diagonal, tangent=False)
     if done:
         return value
@@ -203,6 +206,8 @@ def mean_of(run: "Evaluator", u: Field, side: int) -> Tensor | None:
         return _features(run, u, side).mean(2).reshape(-1, *u.positions)
     if isinstance(u, (Attended, Gated)):
         return special_mean(run, u, side)
+    if isinstance(u, Standardised):
+        return batch_mean(run, u, side)
     if isinstance(u, Local):
         return run.sampled(u, u, "11" if side == 0 else "22", diagonal=True).mean
     assert isinstance(u, (Moved, Normalised, Gained, Centred, Dropped))

@@ -4,11 +4,24 @@ from typing import Any
 
 import torch
 
-from widthwise.kernels._fields import Centred, Concat, Field, Inputs, Normalised, Offset, blockwise, combine
+from widthwise.kernels._affine import constant_part
+from widthwise.kernels._fields import (
+    Centred,
+    Concat,
+    Field,
+    Gained,
+    Inputs,
+    Normalised,
+    Offset,
+    blockwise,
+    combine,
+)
+from widthwise.kernels._fields_batch import BATCH_NORM_RULE, BatchNormed
 from widthwise.kernels._lowering import Lowering
 from widthwise.kernels._registry import Lowered, rule
 from widthwise.kernels._rules_pointwise import gain
 from widthwise.kernels._rules_sampled import in_batches, over_positions
+from widthwise.kernels._walks import since_matrix
 from widthwise.program import AxisKind, Node, Weight, axis_size
 
 
@@ -88,11 +101,27 @@ def group_norm(run: Lowering, node: Node) -> Lowered:
 def batch_norm(run: Lowering, node: Node) -> Lowered:
     """Eval mode: a fixed affine map with the running statistics, the same for every channel at initialisation.
 
-    Training mode: each coordinate is standardised over the batch and the positions, which only samples show."""
+    Training mode: each coordinate is standardised over the batch and the positions: integrals, where it is Gaussian
+    and an activation of two straight lines follows; samples where not."""
     source, weight, bias, mean, variance, training, _, eps = node.args[:8]
     if training:
-        return _affine(run, node, in_batches(run, node, eps), weight, bias)
+        field = in_batches(run, node, eps) if run.sampling else _by_integrals(run, node, eps)
+        return _affine(run, node, field, weight, bias)
     return _affine(run, node, _standardised(run, node, source, (mean, variance), eps), weight, bias)
+
+
+def _by_integrals(run: Lowering, node: Node, eps: float) -> Field:
+    """Each coordinate standardised over the batch, if it is Gaussian but for a constant, and no gain acts on it."""
+
+    def standardised(part: Field) -> Field:
+        constant = constant_part(part)
+        if constant is None or any(isinstance(one, Gained) for one in since_matrix(part)):
+            run.by_sampling(node, "batch norm in training mode of values that are not Gaussian has no integral")
+        return BatchNormed(Centred(part, pooled=False, gaussian=True) if constant else part, eps)
+
+    source = run.field(node.args[0], node)
+    run.rules[node.name] = BATCH_NORM_RULE
+    return blockwise(standardised, source)
 
 
 @rule("aten.instance_norm.default")

@@ -23,6 +23,7 @@ from widthwise.kernels._fields import (
     blockwise,
     combine,
 )
+from widthwise.kernels._fields_batch import BATCH_NORM_RULE, batch_image
 from widthwise.kernels._fields_joint import Averaged
 from widthwise.kernels._fields_stacked import elementwise, together
 from widthwise.kernels._fused import fused
@@ -54,6 +55,10 @@ def image(run: Lowering, node: Node, phi: Activation, source: Field) -> Field:
     if source.gaussian:
         run.rules[node.name] = "exact" if phi.closed_form is not None else "quadrature"
         return Image(phi, source)
+    standardised = batch_image(phi, source)
+    if standardised is not None:
+        run.rules[node.name] = BATCH_NORM_RULE
+        return standardised
     return sampled(run, node, phi.function, (source,), phi.name, smooth=not phi.kinks)
 
 

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from widthwise.core import UnsupportedOperation
 from widthwise.kernels._affine import affine
 from widthwise.kernels._attention import special
+from widthwise.kernels._batch_moments import Standardised, batch_chain
 from widthwise.kernels._fields import (
     Centred,
     Concat,
@@ -32,6 +34,7 @@ from widthwise.kernels._fields import (
     combine,
 )
 from widthwise.kernels._fields_attention import Attended, Rotated
+from widthwise.kernels._fields_batch import BatchImage, slope_of_gain
 from widthwise.kernels._fields_filtered import Dropped, Filtered, Tap
 from widthwise.kernels._fields_stacked import Stacked
 from widthwise.kernels._moments import acts_alike, contracted, same_position, same_token
@@ -59,6 +62,8 @@ def chain_of(run: "Evaluator", u: Field, v: Field, pair: "Pair", diagonal: bool)
     if isinstance(u, Centred) or isinstance(v, Centred):
         a, b = (f.source if isinstance(f, Centred) else f for f in (u, v))
         return run.chain(a, b, pair, diagonal=diagonal)
+    if isinstance(u, Standardised) or isinstance(v, Standardised):
+        return batch_chain(run, u, v, pair, diagonal)
     done, value = special(run, run.chain, u, v, pair, diagonal, tangent=True)
     if done:
         return value
@@ -155,9 +160,18 @@ def _derivatives(run: "Evaluator", u: Field) -> Derivatives:
         return _mapped(derivatives(run, u.source), lambda d: replace(u, source=d))
     if isinstance(u, Image):
         return _mapped(derivatives(run, u.source), lambda d: _sloped(u, d))
+    if isinstance(u, BatchImage):
+        return _mapped(derivatives(run, u.source), lambda d: _behind_batch_norm(u, d))
     if isinstance(u, Local):
         return _of_local(run, u)
     return {}
+
+
+def _behind_batch_norm(u: BatchImage, inner: Field) -> Field:
+    found = slope_of_gain(u, inner)
+    if found is None:
+        raise UnsupportedOperation("batch_norm", "", "the slope by a gain behind batch norm is no multiple of it")
+    return found
 
 
 def _mapped(found: Derivatives, change: Callable[[Field], Field]) -> Derivatives:

@@ -1,6 +1,6 @@
 """Walks over the expression that a field is."""
 
-from widthwise.kernels._fields import Field, Normalised, Sum
+from widthwise.kernels._fields import Field, Normalised, Product, Sum
 
 
 def children(field: Field) -> tuple[Field, ...]:
@@ -47,4 +47,16 @@ def below(field: Field) -> list[Field]:
         if id(one) not in seen:
             seen[id(one)] = one
             stack.extend(children(one))
+    return list(seen.values())
+
+
+def since_matrix(field: Field) -> list[Field]:
+    """The field and what it is made from since the last random matrices, each once."""
+    seen: dict[int, Field] = {}
+    stack = [field]
+    while stack:
+        one = stack.pop()
+        if id(one) not in seen:
+            seen[id(one)] = one
+            stack.extend(() if isinstance(one, Product) else children(one))
     return list(seen.values())
