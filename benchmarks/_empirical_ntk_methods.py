@@ -1,7 +1,5 @@
 """Methods of bench_empirical_ntk.py in PyTorch; each runs in a process of its own."""
 
-import os
-import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, jacrev, jvp, vjp, vmap
 
 OUTPUTS = 10
+SMALL = 1  # width of the network on which every method is called first, so that what it loads is loaded
 
 
 def network(case: str, width: int) -> tuple[nn.Module, tuple[int, ...]]:
@@ -35,7 +34,8 @@ def export(case: str, width: int, examples: int, path: str) -> int:
 
     module, shape = network(case, width)
     parameters = {f"p:{name}": tensor.detach().numpy() for name, tensor in module.named_parameters()}
-    np.savez(path, x=inputs(shape, examples).numpy(), **parameters)
+    x = inputs(shape, examples)
+    np.savez(path, x=x.numpy(), v=_vector(x).numpy(), **parameters)
     return sum(part.size for part in parameters.values())
 
 
@@ -46,6 +46,8 @@ def worker(case: str, method: str, chunk: int, examples: int, width: int, repeat
     with torch.no_grad():
         if method == "widthwise" or method == "widthwise vector":
             import widthwise  # noqa: F401  (the libraries are loaded before the measurement)
+        small, shape = network(case, SMALL)
+        METHODS[method](small, inputs(shape, 2), min(chunk, 2))()
         compute = METHODS[method](module, x, chunk)
         found, result = measured(compute, repeats)
     if save:
@@ -54,18 +56,26 @@ def worker(case: str, method: str, chunk: int, examples: int, width: int, repeat
 
 
 def measured(compute: Callable[[], Tensor], repeats: int) -> tuple[dict[str, float], Tensor]:
-    """Seconds of the best call, by the clock and of the processor, and MiB by which the peak rose; and the result."""
-    before = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
-    times, busy = [], []
-    for number in range(1 + repeats):
+    """Seconds of the best call, by the clock and of the processor; MiB by which the peak of the first call, and of the
+    later ones (0 if there is none), stands above the memory before it; and the result."""
+    before = memory("VmRSS")
+    times, busy, peaks = [], [], []
+    for _ in range(1 + repeats):
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts again
         start, cpu = time.perf_counter(), time.process_time()
         result = compute()
         times.append(time.perf_counter() - start)
         busy.append(time.process_time() - cpu)
-        if number and sum(times) > 20:  # the first call also loads and compiles
+        peaks.append(memory("VmHWM") - before)
+        if sum(times) > 20:
             break
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-    return {"seconds": min(times), "cpu": min(busy), "mib": max(0.0, peak - before)}, result
+    return {"seconds": min(times), "cpu": min(busy), "mib": peaks[0], "later": max(peaks[1:], default=0.0)}, result
+
+
+def memory(field: str) -> float:
+    """MiB of this process: ``VmRSS`` now, ``VmHWM`` at most."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 2**10
 
 
 # --- the methods: from module, inputs and chunk to what is timed -----------------------------------------------------

@@ -3,15 +3,17 @@
     python benchmarks/bench_empirical_ntk.py [--examples 64] [--threads 2] [--width 64] [--peers torch,jax]
 
 Same network, same parameters, same inputs, same machine; every method in a process of its own, which reports seconds by
-the clock and of the processor (best of a few calls) and the rise of its peak memory over the memory before the first
-call (libraries and network loaded). Methods that square with the examples are run on a few and scaled to all, which is
-said in the line.
+the clock and of the processor (best of a few calls) and how far the peak of its memory in the first call and in later
+ones stands above the memory before them. Before that each is called on a network of the same form and the smallest
+width with two inputs, so that the libraries that a first call loads are loaded; what it compiles for the network's own
+shapes (neural-tangents) belongs to its first call. Methods that square with the examples are run on a few and scaled to
+all, which is said in the line.
 
 Peers: Jacobian contraction and NTK-vector products as in the PyTorch tutorial "Neural Tangent Kernels", for some chunk
 sizes; gradients of one output after the other, which hold a tenth of the Jacobian and make none twice; and
 neural-tangents' three implementations (benchmarks/peers/neural_tangents). The kernels are compared. The ResNet is in
 evaluation mode, batch normalisation with running statistics; its gains and biases are parameters. Last, the product of
-the kernel with a vector, against `torch.func.jvp` of `torch.func.vjp`.
+the kernel with a vector, against `torch.func.jvp` of `torch.func.vjp` and neural-tangents' `empirical_ntk_vp_fn`.
 """
 
 import argparse
@@ -37,7 +39,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--width", type=int, default=64, help="first channels of the ResNet; the MLP has 64 times that")
     parser.add_argument("--cases", default="mlp,resnet18")
-    parser.add_argument("--peers", default="torch,jax,vector")
+    parser.add_argument("--peers", default="torch,jax,vector", help="output: one at a time only")
     parser.add_argument("--chunks", default="8", help="of the Jacobian contraction of torch.func, with commas")
     parser.add_argument("--few", type=int, default=4, help="examples of methods that square with them")
     parser.add_argument("--repeats", type=int, default=2)
@@ -55,17 +57,19 @@ def main() -> None:
 
 
 def compare(case: str, options: argparse.Namespace, folder: str) -> None:
-    from _empirical_ntk_methods import OUTPUTS, export
+    from _empirical_ntk_methods import OUTPUTS, SMALL, export
 
     count = export(case, options.width, options.examples, f"{folder}/network.npz")
+    export(case, SMALL, 2, f"{folder}/small.npz")
     print(f"\n{case}: {options.examples} inputs, {OUTPUTS} outputs, {count:,} parameters, {options.threads} threads")
     mine = in_torch(case, "widthwise", 0, options, save=f"{folder}/mine.pt")
     show("widthwise", mine, None)
-    if "torch" in options.peers:
+    if "output" in options.peers or "torch" in options.peers:
         show(
             "torch.func, one output at a time", in_torch(case, "by output", 0, options, save=f"{folder}/peer.pt"), mine
         )
         report_difference(f"{folder}/mine.pt", f"{folder}/peer.pt")
+    if "torch" in options.peers:
         for chunk in (int(part) for part in options.chunks.split(",")):
             show(f"torch.func Jacobian contraction, chunk {chunk}", in_torch(case, "contraction", chunk, options), mine)
         few = in_torch(case, "products", options.few, options, examples=options.few)
@@ -73,7 +77,7 @@ def compare(case: str, options: argparse.Namespace, folder: str) -> None:
     if "jax" in options.peers and JAX_PYTHON.exists():
         for method in METHODS:
             save = f"{folder}/{method}.npy"
-            few = in_jax(case, method, options, folder, save)
+            few = in_jax(case, method, options, folder, save, options.few)
             show(f"neural-tangents {method}, from {options.few}", scaled(few, options), mine)
             report_difference(f"{folder}/mine.pt", save)
     if "vector" in options.peers:
@@ -81,6 +85,11 @@ def compare(case: str, options: argparse.Namespace, folder: str) -> None:
         show("widthwise, kernel times vector", mine, None)
         show("torch.func jvp of vjp", in_torch(case, "vector", 0, options, save=f"{folder}/peer.pt"), mine)
         report_difference(f"{folder}/mine.pt", f"{folder}/peer.pt")
+        if "jax" in options.peers and JAX_PYTHON.exists():
+            save = f"{folder}/vector.npy"
+            found = in_jax(case, "VECTOR", options, folder, save, options.examples)
+            show("neural-tangents empirical_ntk_vp_fn", found, mine)
+            report_difference(f"{folder}/mine.pt", save)
 
 
 def in_torch(
@@ -91,9 +100,9 @@ def in_torch(
     return run([sys.executable, str(Path(__file__).resolve()), "--worker", json.dumps(arguments)], options)
 
 
-def in_jax(case: str, method: str, options: argparse.Namespace, folder: str, save: str) -> Found:
-    arguments = {"case": case, "method": method, "chunk": options.few, "examples": options.few, "save": save}
-    arguments |= {"repeats": options.repeats, "network": f"{folder}/network.npz"}
+def in_jax(case: str, method: str, options: argparse.Namespace, folder: str, save: str, examples: int) -> Found:
+    arguments = {"case": case, "method": method, "chunk": options.few, "examples": examples, "save": save}
+    arguments |= {"repeats": options.repeats, "network": f"{folder}/network.npz", "small": f"{folder}/small.npz"}
     return run([str(JAX_PYTHON), str(JAX_SCRIPT), json.dumps(arguments)], options)
 
 
@@ -123,7 +132,8 @@ def show(name: str, found: Found, mine: Found | None) -> None:
     if "error" in found:
         print(f"  {name:58s} {found['error']}", flush=True)
         return
-    line = f"  {name:58s} {found['seconds']:9.3f} s {found['cpu']:9.3f} cpu s {found['mib']:7.0f} MiB"
+    line = f"  {name:58s} {found['seconds']:9.3f} s {found['cpu']:9.3f} cpu s"
+    line += f" {found['mib']:6.0f}, {found['later']:.0f} MiB"
     if mine and "seconds" in mine:
         line += f"   time x{found['seconds'] / mine['seconds']:.1f}, cpu x{found['cpu'] / mine['cpu']:.1f}"
         line += f", memory x{found['mib'] / max(1.0, mine['mib']):.1f}"

@@ -200,14 +200,13 @@ class _Products:
 
     def _reverse(self, v: Tensor) -> dict[str, Tensor]:
         """``J(x2)^T v``."""
-        total = {name: torch.zeros_like(tensor) for name, tensor in self.parameters.items()}
+        total: list[Tensor] = []
         for rows in pieces(0, len(self.x2), self.chunk):
             with torch.enable_grad():
                 outputs = call(self.module, self.x2[rows])
                 parts = torch.autograd.grad(outputs, list(self.parameters.values()), v[rows], materialize_grads=True)
-            for tensor, part in zip(total.values(), parts, strict=True):
-                tensor += part
-        return total
+            total = [sum_ + part for sum_, part in zip(total, parts, strict=True)] if total else list(parts)
+        return dict(zip(self.parameters, total, strict=True))
 
     def _forward(self, direction: dict[str, Tensor]) -> Tensor:
         """``J(x1) direction``."""
