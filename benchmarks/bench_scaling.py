@@ -154,18 +154,23 @@ def step_seconds(module: nn.Module, optimizer: torch.optim.Optimizer, batch: Any
     return time.process_time() - started
 
 
-def hooks(rounds: int = 40) -> dict[str, float]:
-    """What recording adds to a training step, in percent: median over pairs of steps, one with and one without."""
+def hooks(rounds: int = 40, seconds: float = 4.0) -> dict[str, float]:
+    """What recording adds to a training step, in percent: median over pairs of steps, one with and one without.
+
+    At least `rounds` pairs, and as many as fit in so many `seconds`; the order within the pairs alternates.
+    """
     found = {}
     for name, (build, data, share) in cases(torch.Generator().manual_seed(0)).items():
         module = build(256 // share)
         optimizer, recorder = torch.optim.AdamW(module.parameters(), 1e-4), Recorder(module)
         for _ in range(5):
             step_seconds(module, optimizer, data, recorder)
-        ratios = [
-            step_seconds(module, optimizer, data, recorder) / step_seconds(module, optimizer, data, None)
-            for _ in range(rounds)
-        ]
+        ratios: list[float] = []
+        ends = time.process_time() + seconds
+        while len(ratios) < rounds or time.process_time() < ends:
+            order = (recorder, None) if len(ratios) % 2 else (None, recorder)
+            spent = {one is None: step_seconds(module, optimizer, data, one) for one in order}
+            ratios.append(spent[False] / spent[True])
         found[name] = round(100 * (statistics.median(ratios) - 1), 2)
     return found
 
