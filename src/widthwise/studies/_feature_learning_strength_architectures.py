@@ -19,9 +19,9 @@ from widthwise.scaling._richness_batch import Starts, half_square
 from widthwise.studies._findings import Outcome, compare, floats
 from widthwise.studies._types import Finding, Scale
 
-LAZY = {"quick": tuple(2.0**k for k in (-14, -13, -12, -11)), "full": tuple(2.0**k for k in range(-16, -9))}
+LAZY = {"quick": tuple(2.0**k for k in (-14, -13, -12, -11)), "full": tuple(2.0**k for k in range(-14, -9))}
 RICH = tuple(2.0**k for k in (4, 6, 8, 10))
-WATCHED = 32  # examples of the lazy runs, all of them at every step
+WATCHED = 16  # examples of the lazy runs, all of them at every step
 TRAINED = 0.98  # a lazy transformer is slow: its kernel's largest eigenvalue is far above the others
 WITHIN = 0.15
 
@@ -128,13 +128,13 @@ def _measured(name: str, scale: Scale) -> _Planes:
     quick, build = scale == "quick", MODELS[name]
     lazy = richness_sweep(
         build, x[:WATCHED], y[:WATCHED], gammas=LAZY[scale], octaves=(-2, 3), per_octave=2 if quick else 4,
-        steps=60 if quick else 400, batch_size=None, trained=TRAINED,
+        steps=60 if quick else 200, batch_size=None, trained=TRAINED,
     )  # fmt: skip
     rich = None
     if name == "convolutional" or not quick:
         rich = richness_sweep(
-            build, x[:1000], y[:1000], gammas=RICH, octaves=(0, 5) if quick else (-1, 9), per_octave=2,
-            steps=200 if quick else 1000, batch_size=32,
+            build, x[:1000], y[:1000], gammas=RICH, octaves=(0, 5) if quick else (0, 8), per_octave=2,
+            steps=200 if quick else 400, batch_size=32,
         )  # fmt: skip
     return _Planes(lazy, stable_rate(build, x[:WATCHED], y[:WATCHED]), rich)
 

@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 
 from widthwise.core import Axis, Figure, Line, Points
-from widthwise.scaling import Exponent, RichnessSweep, richness_sweep
+from widthwise.numerics import fit_power_law
+from widthwise.scaling import Exponent, RichnessSweep, richness_sweep, toy_descent
 from widthwise.studies._feature_learning_strength_task import images, perceptron
 from widthwise.studies._findings import Outcome, compare, floats
 from widthwise.studies._types import Scale
@@ -13,8 +14,13 @@ from widthwise.studies._types import Scale
 DEPTHS = (2, 3, 4)
 LAZY, RICH = 2.0**-6, 2.0**6  # there the toy model's local exponent is within 0.03 of its limit
 QUICK = tuple(2.0**k for k in (-10, -8.5, -7, -6, -3, 0, 3, 6, 7.5, 9, 10.5, 12))
-FULL = tuple(2.0**k for k in (-12, -10.5, -9, -7.5, -6, -4, -2, 0, 2, 4, 6, 7.5, 9, 10.5, 12))
+FULL = tuple(2.0**k for k in (-12, -10.5, -9, -7.5, -6, -3, 0, 3, 6, 7.5, 9, 10.5, 12))
 ENTROPY = {"lazy": tuple(2.0**k for k in (-10, -8.5, -7, -6)), "rich": tuple(2.0**k for k in (6, 8, 10, 12))}
+EDGE = {
+    "many": (1300, tuple(2.0**k for k in (-7, -6, -5, -4)), 1.0),
+    "few": (100, tuple(2.0**k for k in (-14, -13, -12, -11)), 2.0),
+}
+"""Steps, strengths and the exponent expected: ten or more, or a tenth or less, for steps times gamma."""
 WITHIN = 0.15
 
 
@@ -46,8 +52,8 @@ def planes(scale: Scale) -> Outcome:
 def _sweep(inputs: int, depth: int, x, y, scale: Scale) -> RichnessSweep:  # type: ignore[no-untyped-def]
     quick = scale == "quick"
     return richness_sweep(
-        perceptron(inputs, depth), x, y, gammas=QUICK if quick else FULL, octaves=(-2, 4) if quick else (-6, 6),
-        per_octave=2, steps=600 if quick else 4000, seeds=1 if quick else 3, lazy_below=LAZY, rich_above=RICH,
+        perceptron(inputs, depth), x, y, gammas=QUICK if quick else FULL, octaves=(-2, 4),
+        per_octave=2, steps=600 if quick else 1000, seeds=1 if quick else 3, lazy_below=LAZY, rich_above=RICH,
     )  # fmt: skip
 
 
@@ -81,11 +87,11 @@ def entropy(scale: Scale) -> Outcome:
     """The same exponents with cross-entropy; its best lazy rates are some octaves above the law through gamma = 1."""
     (x, _, classes), _ = images(2000)
     quick = scale == "quick"
-    windows = {"lazy": (1.5, 6.5), "rich": (-2.0, 3.0)} if quick else {"lazy": (-6, 9), "rich": (-6, 6)}
+    windows = {"lazy": (1.5, 6.5), "rich": (-2.0, 3.0)} if quick else {"lazy": (0.0, 7.0), "rich": (-2.0, 4.0)}
     sweeps = {
         regime: richness_sweep(
             perceptron(x.shape[1], 3), x, classes, gammas=ENTROPY[regime], octaves=octaves, per_octave=2,
-            steps=400 if quick else 4000, seeds=1 if quick else 3, lazy_below=LAZY, rich_above=RICH,
+            steps=400 if quick else 1000, seeds=1 if quick else 3, lazy_below=LAZY, rich_above=RICH,
         )
         for regime, octaves in windows.items()
     }  # fmt: skip
@@ -98,4 +104,44 @@ def entropy(scale: Scale) -> Outcome:
     return [finding], {f"entropy-{regime}": replace(one.plot(), title=titles[regime]) for regime, one in sweeps.items()}
 
 
-EXPERIMENTS = (planes, entropy)
+def entropy_edge(scale: Scale) -> Outcome:
+    """The largest lazy rate with cross-entropy: many steps, few steps, and where the toy model stays bounded."""
+    (x, _, classes), _ = images(2000)
+    seeds = 1 if scale == "quick" else 3
+    rows, predicted, values, errors, sweeps = [], [], [], [], {}
+    for key, (steps, strengths, law) in EDGE.items():
+        rates = {gamma: gamma if law == 1.0 else 2.0**4 * gamma**2 for gamma in strengths}
+        tried = sorted({start * 2.0 ** (k / 2) for start in rates.values() for k in range(7)})
+        sweep = richness_sweep(
+            perceptron(x.shape[1], 3), x, classes, gammas=strengths, rates=tried, steps=steps, seeds=seeds,
+            lazy_below=max(strengths),
+        )  # fmt: skip
+        value, error = _number(sweep.exponents["edge, lazy"])
+        rows.append(f"{steps} steps, gamma {min(strengths):.2g} to {max(strengths):.2g}")
+        predicted.append(law)
+        values.append(value)
+        errors.append(error)
+        sweeps[key] = sweep
+    gammas = np.logspace(-5, -2, 4)
+    for depth in DEPTHS:
+        tried = np.logspace(-7, 0, 281)
+        bounded = [tried[np.isfinite(toy_descent([gamma], tried, depth, 1000, "cross-entropy")[0])] for gamma in gammas]
+        rows.append(f"toy model, L = {depth}, bounded")
+        predicted.append(1.0)
+        values.append(fit_power_law(gammas, [one.max() for one in bounded]).slope)
+        errors.append(0.0)
+    detail = (
+        "Exponent in gamma of the largest rate that trains (toy model: at which the weights stay bounded). That of the "
+        f"best rate with many steps: {sweeps['many'].lazy}; with few: {sweeps['few'].lazy}."
+    )
+    finding = compare("entropy-edge", rows, predicted, values, detail, absolute=WITHIN, uncertainty=errors, errors=0.0)
+    drawn = sweeps["many"].plot()
+    figure = Figure(
+        "Largest lazy rate with cross-entropy and many steps", drawn.x, drawn.y,
+        tuple(part for part in drawn.series if not getattr(part, "name", "").startswith("law")),
+        f"One network per point, {sweeps['many'].steps} steps; the largest rate that trains goes like gamma.",
+    )  # fmt: skip
+    return [finding], {"entropy-edge": figure}
+
+
+EXPERIMENTS = (planes, entropy, entropy_edge)

@@ -47,7 +47,7 @@ def linearised(scale: Scale) -> Outcome:
 def collapse(scale: Scale) -> Outcome:
     """Runs of large gamma against tau = rate * step / gamma."""
     (x, y, _), _ = images(2000)
-    gammas, steps = (1024.0, 4096.0, 16384.0), 1500 if scale == "quick" else 6000
+    gammas, steps = (1024.0, 4096.0, 16384.0), 1500 if scale == "quick" else 4000
     starts, depth = prepare(perceptron(x.shape[1], 3), x, y, 1, "spectral", None, 0, 1.0)
     cells = [Cell(g, UNIT[3] * richness_law(g, depth), 0) for g in gammas]
     curve = train_cells(starts, cells, steps, 64, 0, curves=True).curve
@@ -78,7 +78,7 @@ def _crossing(x: np.ndarray, y: np.ndarray, level: float) -> float:
 def regimes(scale: Scale) -> Outcome:
     """Three strengths, three verdicts."""
     (x, y, _), _ = images(2000)
-    runs = {2.0**-7: 600, 1.0: 600, 2.0**12: 1500 if scale == "quick" else 6000}
+    runs = {2.0**-7: 600, 1.0: 600, 2.0**12: 1500 if scale == "quick" else 4000}
     found: dict[float, Regime] = {}
     for gamma, steps in runs.items():
         rate = UNIT[3] * richness_law(gamma, 3)
@@ -112,7 +112,7 @@ def sharpness(scale: Scale) -> Outcome:
     for depth in (2, 3):
         starts, _ = prepare(perceptron(x.shape[1], depth), x, y, 1, "spectral", None, 0, 1.0)
         cells = [Cell(g, UNIT[depth] * richness_law(g, depth), 0) for g in gammas]
-        trained = train_cells(starts, cells, 800 if scale == "quick" else 6000, 64)
+        trained = train_cells(starts, cells, 800 if scale == "quick" else 3000, 64)
         tops = []
         for k, gamma in enumerate(gammas):
             net = deepcopy(starts.module)
@@ -130,7 +130,7 @@ def sharpness(scale: Scale) -> Outcome:
 
 def accuracy(scale: Scale) -> Outcome:
     """Test accuracy of rich against lazy training, each near its best rate."""
-    seeds, steps = (3, 600) if scale == "quick" else (8, 4000)
+    seeds, steps = (3, 600) if scale == "quick" else (8, 2000)
     (x, y, _), (x_test, _, classes) = images(2000, 1000)
     starts, _ = prepare(perceptron(x.shape[1], 3), x, y, seeds, "spectral", None, 0, 1.0)
     gammas = (2.0**-7, 1.0, 16.0)

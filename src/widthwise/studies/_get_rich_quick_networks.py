@@ -108,9 +108,9 @@ def portrait(scale: Scale) -> Outcome:
     settings = [*SHEET, (0.5, 0.0), (2.0, 0.0)]
     if not quick:
         settings += [(tau, delta) for tau in (0.2, 0.5, 1.0, 2.0) for delta in (-1.0, 1.0)]
-    seeds = 2 if quick else 8
+    seeds = 2 if quick else 6
     students = _Students(settings, seeds)
-    students.train(6000 if quick else 40000)
+    students.train(6000 if quick else 12000)
     shaped = [values.reshape(len(settings), seeds) for values in students.measure()]
     distance, test, changed = (values.mean(1) for values in shaped)
     errors = shaped[0].std(1, ddof=1) / seeds**0.5

@@ -60,7 +60,7 @@ STUDY = Study(
         "quick": "Single neurons of 2 to 5 inputs; students with 50 units, 20 inputs and 200 examples (paper: 100 "
         "inputs, 1000 examples, a 17 x 17 grid, 16 seeds, 1e6 steps), 6000 steps, 2 seeds; a perceptron and a small "
         "convolutional network on 192 to 256 Fashion-MNIST images (paper: CIFAR-10).",
-        "full": "More neurons; 40000 steps, 8 seeds and more scales for the students; 1000 images and 16 seeds for the "
+        "full": "More neurons; 12000 steps, 6 seeds and more scales for the students; 1000 images and 16 seeds for the "
         "convolutional network.",
     },
     measure=in_order(SLUG, CLAIMS, EXPERIMENTS),
