@@ -13,7 +13,7 @@ from widthwise.core import Axis, Figure, Line, Points
 from widthwise.data import load
 from widthwise.nn import cnn, resnet
 from widthwise.probe import largest_curvature
-from widthwise.scaling import RichnessSweep, richness_sweep
+from widthwise.scaling import RateBound, RichnessSweep, richness_sweep
 from widthwise.scaling._richness import prepare
 from widthwise.scaling._richness_batch import Starts, half_square
 from widthwise.studies._findings import Outcome, compare, floats
@@ -108,17 +108,19 @@ def architectures(scale: Scale) -> Outcome:
         "architectures", rows, predicted, values, detail, absolute=WITHIN, uncertainty=errors, errors=0.0
     )
     ratios = [planes.lazy.edges[0].value / planes.lazy.gammas[0] ** 2 / planes.edge for planes in found.values()]
-    step = float(planes_step(first))
+    step = float(_step(first))
     edges = compare(
         "architectures-edge", list(found), [1.0] * len(found), ratios,
         f"Largest rate that trains over 2 gamma^2 / lambda, gamma = {first.gammas[0]:.2g}; neighbouring tried rates "
         f"differ by a factor of {step:.2f}.",
         relative=step**0.5 - 1 + 0.01,
     )  # fmt: skip
-    return [exponents, edges, _rich(found)], {"architectures": _figure(found)}
+    return [exponents, edges, _rich(found)], {
+        "architectures": _lazy_figure(found), "architectures-rich": _rich_figure(found),
+    }  # fmt: skip
 
 
-def planes_step(sweep: RichnessSweep) -> float:
+def _step(sweep: RichnessSweep) -> float:
     """Ratio of neighbouring rates."""
     return sweep.rates[1] / sweep.rates[0]
 
@@ -158,22 +160,44 @@ def _rich(found: dict[str, _Planes]) -> Finding:
     )  # fmt: skip
 
 
-def _figure(found: dict[str, _Planes]) -> Figure:
+def _lazy_figure(found: dict[str, _Planes]) -> Figure:
     series: list[Line | Points] = []
     for slot, (name, planes) in enumerate(found.items()):
-        for sweep in filter(None, (planes.lazy, planes.rich)):
-            known = [(g, o.value) for g, o in zip(sweep.gammas, sweep.optima, strict=True) if np.isfinite(o.value)]
-            words = f"{name}, best rate" if sweep is planes.lazy else ""
-            series.append(Points(words, floats([g for g, _ in known]), floats([v for _, v in known]), slot=slot))
-        edges = [(g, e.value) for g, e in zip(planes.lazy.gammas, planes.lazy.edges, strict=True) if not e.censored]
-        series.append(Line(f"{name}, largest", floats([g for g, _ in edges]), floats([v for _, v in edges]), slot))
+        series.append(Points(f"{name}, best rate", *_known(planes.lazy.gammas, planes.lazy.optima), slot=slot))
+        series.append(Line(f"{name}, largest", *_known(planes.lazy.gammas, planes.lazy.edges), slot))
         ends = (planes.lazy.gammas[0], planes.lazy.gammas[-1])
         series.append(Line("", ends, floats([planes.edge * g**2 for g in ends]), slot, dashed=True))
     return Figure(
-        "Learning rates of three architectures", Axis("gamma (outputs are divided by it)", "log"),
+        "Lazy learning rates of three architectures", Axis("gamma (outputs are divided by it)", "log"),
         Axis("learning rate", "log"), tuple(series),
-        "Dashed: 2 gamma^2 over the largest eigenvalue of the tangent kernel, which the lazy limit cannot exceed.",
+        "Dashed: 2 gamma^2 over the largest eigenvalue of the tangent kernel, the largest stable rate in the limit.",
     )  # fmt: skip
+
+
+def _rich_figure(found: dict[str, _Planes]) -> Figure:
+    series: list[Line | Points] = []
+    for slot, (name, planes) in enumerate(found.items()):
+        if planes.rich is None:
+            continue
+        x, y = _known(planes.rich.gammas, planes.rich.optima)
+        series.append(Points(f"{name}, best rate", x, y, slot=slot))
+        if name == "convolutional" and len(x) > 1:
+            law = 2 / planes.rich.depth
+            shift = float(np.exp(np.mean(np.log(y) - law * np.log(x))))
+            ends = (x[0], x[-1])
+            series.append(
+                Line(f"law: gamma^{law:.3g}", ends, floats([shift * g**law for g in ends]), slot, dashed=True)
+            )
+    return Figure(
+        "Rich learning rates", Axis("gamma (outputs are divided by it)", "log"), Axis("learning rate", "log"),
+        tuple(series), "The law 2/L is for feed-forward networks; skips and norms are outside it.",
+    )  # fmt: skip
+
+
+def _known(gammas: tuple[float, ...], bounds: tuple[RateBound, ...]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """What is known from both sides."""
+    known = [(g, one.value) for g, one in zip(gammas, bounds, strict=True) if not one.censored]
+    return floats([g for g, _ in known]), floats([v for _, v in known])
 
 
 EXPERIMENTS = (architectures,)
