@@ -36,9 +36,10 @@ ROOT64 = (
 )  # fmt: skip
 
 
-def coefficients(real: type) -> np.ndarray:
-    """Those of P, then as many of Q."""
-    return np.array((*ARC32, *ROOT32) if real == np.float32 else (*ARC64, *ROOT64), real)
+def tables(low: np.ndarray, high: np.ndarray, real: type) -> np.ndarray:
+    """Coefficients of P, then of Q, times ``(high - low)^2 / 2 pi`` for the slopes of each activation."""
+    numbers = (*ARC32, *ROOT32) if real == np.float32 else (*ARC64, *ROOT64)
+    return np.outer((high - low) ** 2 / (2 * np.pi), numbers).astype(real)
 
 
 def count(kind: Any) -> int:

@@ -26,9 +26,11 @@ from widthwise.kernels.engines._codes import (
     MY,
     OUT,
     PHI,
+    RAW,
     REALS,
     REDUCE,
     ROWS,
+    SCALE,
     SCATTER,
     SRC,
     TH,
@@ -46,7 +48,7 @@ from widthwise.kernels.engines._passes import (
 from widthwise.kernels.engines._planes import convolve, load, reduce, run_rows
 from widthwise.kernels.engines._rows import view
 from widthwise.kernels.engines._vectors import REGISTER_BYTES
-from widthwise.kernels.engines._windows import fits, windows
+from widthwise.kernels.engines._windows import fits, is_summed, products, summed_windows, windows
 
 
 @njit(**OPTIONS)
@@ -84,7 +86,7 @@ def gather(out, data, used, which, lanes):
 @no_type_check
 def run_blocks(
     blocks, lanes, left, right, diagonal, data1, data2, given, ops, pars, starts, shifts, shift_starts, where, lists,
-    weights, table, sizes, results,
+    weights, arcs, sizes, results,
 ):  # fmt: skip
     """Evaluate a range of blocks of `lanes` pairs each.
 
@@ -96,14 +98,14 @@ def run_blocks(
         given: covariances at the input of each pair (dense networks), ``[fields * pairs]``.
         ops, pars: integer and real arguments of all operations; ``starts`` cuts them into stages.
         shifts: displacements; ``shift_starts`` cuts them into stages.
-        table: coefficients of the polynomials of `_arcs.py`.
+        arcs: the table of `_windows.abrelu` for each operation.
         sizes: positions of a slot area, of a position buffer, longest row, rows of a ring, number of sums, places.
         results: ``[outputs * 2 * pairs]``.
     """
     area, buffer, longest, ring_rows, count = sizes[0] * lanes, sizes[1] * lanes, sizes[2] * lanes, sizes[3], sizes[4]
     real = pars.dtype
     places = sizes[5]
-    spare = 2 * area
+    spare, terms = 2 * area, arcs.size // starts[starts.size - 1]
     ws = aligned(spare + 3 * longest, real)
     buffers = aligned(2 * buffer, real)
     ring = aligned(2 * ring_rows * longest, real)
@@ -139,17 +141,28 @@ def run_blocks(
                     here = shift[0] == 0 and shift[1] == 0
                     floor = least if own and here else none
                     if code == CONV and fits(op):
+                        table = view(arcs, index * terms, terms)
+                        if is_summed(op):
+                            after = index + 1
+                            if here or ops[after * INTS + CODE] == REDUCE:
+                                total = view(sums, ops[after * INTS + INDEX] * 2 * lanes, 2 * lanes)
+                                weight = np.float64(pars[after * REALS + SCALE])
+                                summed_windows(
+                                    ws, area, op, par, shift, lanes, x, y, floor, spare, longest, table, total, weight
+                                )
+                            continue
                         windows(ws, area, op, par, shift, lanes, x, y, floor, spare, longest, table)
                         if op[PHI] >= 0 and op[PHI] != ABRELU:
                             run_rows(ws, area, op, par, shift, lanes, x, y, floor)
                     elif code == CONV:
                         convolve(ws, area, op, par, shift, lanes, ring, x, y, floor, none)
+                    elif code == RAW:
+                        products(ws, op, par, shift, lanes, x, y)
                     elif code == LOAD:
                         load(ws, area, op, shift, lanes, where, buffers, sums)
-                    elif code == REDUCE:
-                        reduce(ws, area, op, par, shift, lanes, ring, sums)
-                    elif code == FLAT:
-                        if here:
+                    elif code in (REDUCE, FLAT):
+                        done = index > starts[stage] and is_summed(view(ops, (index - 1) * INTS, INTS))
+                        if not done and (here or code == REDUCE):
                             reduce(ws, area, op, par, shift, lanes, ring, sums)
                     elif code == SCATTER:
                         at = op[SRC] * lanes

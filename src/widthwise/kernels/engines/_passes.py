@@ -55,14 +55,6 @@ def add_scaled(out, row, weight):
 
 @njit(**OPTIONS)
 @no_type_check
-def add_product(out, x, y, scale):
-    wide_vectors()
-    for i in range(out.size):
-        out[i] += scale * (x[i] * y[i])
-
-
-@njit(**OPTIONS)
-@no_type_check
 def multiply(k, t, x, y):
     wide_vectors()
     for i in range(k.size):

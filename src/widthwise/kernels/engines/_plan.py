@@ -58,6 +58,9 @@ class _Compiler(Operations):
         source = self.children(u)[0]
         slot = self._emit(source, level)
         index, where = self.buffers[id(u)]
+        last = stage.ops[-1]
+        if index >= 0 and stage.uses[id(source)] == 1 and last[code.CODE] == code.CONV and last[code.DST] == slot:
+            last[code.SUMMED] = 1
         sites = prod(source.positions)
         if not isinstance(u, Moved):
             self._op(stage, code.FLAT, source, SRC=slot, INDEX=index, SCALE=1.0 / sites)

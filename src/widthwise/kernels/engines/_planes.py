@@ -9,7 +9,6 @@ from widthwise.kernels.engines import _rows as rows
 from widthwise.kernels.engines._codes import (
     ABRELU,
     AFFINE,
-    CHANNELS,
     CODE,
     CONSTANT,
     CONSTANT0,
@@ -35,7 +34,6 @@ from widthwise.kernels.engines._codes import (
     PX,
     PY,
     RATIO,
-    RAW,
     SCALE,
     SCALE_T,
     SECOND,
@@ -52,7 +50,6 @@ from widthwise.kernels.engines._codes import (
 from widthwise.kernels.engines._passes import (
     OPTIONS,
     add,
-    add_product,
     affine,
     affine3,
     affine3_with,
@@ -212,14 +209,6 @@ def run_rows(ws, size, op, par, shift, lanes, x, y, least):
         px, py = p * width + x0, (p + dy) * width + x0 + dx
         at = (op[DST] + px) * lanes
         k, t = view(ws, at, n), view(ws, at + size, n)
-        if code == RAW:
-            fill(k, zero)
-            for channel in range(op[CHANNELS]):
-                a = (op[FEATURE] + channel * height * width + px) * lanes
-                b = (op[FEATURE] + channel * height * width + py) * lanes
-                add_product(k, view(x, a, n), view(y, b, n), par[SCALE])
-            fill(t, zero)
-            continue
         if code == AFFINE or (code not in (CONV, LOAD) and op[DST] != op[SRC]):
             at = (op[SRC] + px) * lanes
             source, source_t = view(ws, at, n), view(ws, at + size, n)

@@ -7,15 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from widthwise.kernels.engines._arcs import coefficients
+from widthwise.kernels.engines._arcs import tables
+from widthwise.kernels.engines._codes import FIRST, SECOND
 from widthwise.kernels.engines._machine import run_blocks
 from widthwise.kernels.engines._plan import Plan
 
-LANE_BYTES = 128
+LANE_BYTES = 64
 PLANE_BYTES = 1 << 15
 ROW_LANES = 256
 MANY_SHIFTS = 64
-CHUNKS_PER_THREAD = 4
+CHUNKS_PER_THREAD, BLOCK_CHUNKS = 4, 16
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ def evaluate(plan: Plan, left: Side, right: Side, *, same: bool, dtype: torch.dt
         given = np.stack([gram.numpy()[rows, columns] for gram in grams])
     results = np.zeros((plan.outputs, 2, len(rows)), real)
     data = (left.features.astype(real, copy=False), right.features.astype(real, copy=False))
-    in_threads(len(rows) // lanes, _runner(plan, lanes, rows, columns, same, data, given, results, real))
+    run = _runner(plan, lanes, rows, columns, same, data, given, results, real)
+    in_threads(len(rows) // lanes, run, BLOCK_CHUNKS)
     out = np.empty((plan.outputs, 2, len(left.features), len(right.features)), real)
     out[:, :, rows, columns] = results
     if same:
@@ -86,13 +88,13 @@ def _runner(
     sizes = np.array([plan.area, plan.buffer, plan.longest, plan.ring, plan.sums, data[0].shape[1]])
     pars: np.ndarray = plan.pars.astype(real).ravel()
     weights: np.ndarray = plan.weights.astype(real)
-    table = coefficients(real)
+    arcs = tables(plan.pars[:, FIRST], plan.pars[:, SECOND], real).ravel()
     flat = [np.ascontiguousarray(array).ravel() for array in data]
 
     def run(first: int, last: int) -> None:
         run_blocks(
             (first, last), lanes, rows, columns, diagonal, *flat, given.ravel(), plan.ops.ravel(), pars,
-            plan.starts, plan.shifts, plan.shift_starts, plan.where, plan.lists, weights, table, sizes,
+            plan.starts, plan.shifts, plan.shift_starts, plan.where, plan.lists, weights, arcs, sizes,
             results.reshape(-1),
         )  # fmt: skip
 
@@ -100,7 +102,7 @@ def _runner(
 
 
 def lanes_of(plan: Plan, itemsize: int) -> int:
-    """Pairs that a block carries: two registers' worth, more where planes are small."""
+    """Pairs that a block carries: a register's worth, more where planes are small."""
     if plan.given:
         return ROW_LANES
     lanes = LANE_BYTES // itemsize
@@ -115,27 +117,31 @@ def pair_blocks(n1: int, n2: int, lanes: int, same: bool, packed: bool) -> tuple
 
     Args:
         packed: pairs of different rows may share a block; otherwise a block has one row and neighbouring columns
-            (and the whole square is computed), which suits plans that read much per pair and compute little.
+            (some of them below the diagonal), which suits plans that read much per pair and compute little.
     """
     if not packed:
         starts = np.arange(0, n2, lanes)
-        columns = np.minimum(starts[:, None, None] + np.arange(lanes), n2 - 1)
-        rows = np.arange(n1)[None, :, None]
-        rows, columns = np.broadcast_arrays(rows, columns)
-        return rows.ravel().astype(np.int64), columns.ravel().astype(np.int64)
+        counts = np.minimum(starts + lanes, n1) if same else np.full(len(starts), n1)
+        rows = np.concatenate([np.arange(count) for count in counts])
+        columns = np.minimum(np.repeat(starts, counts)[:, None] + np.arange(lanes), n2 - 1)
+        return np.repeat(rows, lanes), columns.ravel()
     rows, columns = np.triu_indices(n1) if same else np.divmod(np.arange(n1 * n2), n2)
     missing = -len(rows) % lanes
     fill = [np.concatenate([index, np.repeat(index[-1:], missing)]) for index in (rows, columns)]
     return fill[0].astype(np.int64), fill[1].astype(np.int64)
 
 
-def in_threads(count: int, run: Callable[[int, int], None]) -> None:
-    """Call ``run(first, last)`` for ranges that cover ``range(count)``, in as many threads as PyTorch uses."""
+def in_threads(count: int, run: Callable[[int, int], None], chunks: int = CHUNKS_PER_THREAD) -> None:
+    """Call ``run(first, last)`` for ranges that cover ``range(count)``, in as many threads as PyTorch uses.
+
+    Args:
+        chunks: ranges per thread.
+    """
     threads = max(1, min(torch.get_num_threads(), count))
     if threads == 1:
         run(0, count)
         return
-    chunks = min(count, CHUNKS_PER_THREAD * threads)
+    chunks = min(count, chunks * threads)
     cuts = [count * index // chunks for index in range(chunks + 1)]
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(run, cuts[:-1], cuts[1:]))

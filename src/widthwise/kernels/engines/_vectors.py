@@ -54,9 +54,10 @@ for _function, _instruction in ((operator.add, "fadd"), (operator.sub, "fsub"), 
     _define(_function, _instruction)
 
 
-def _pointer(context: Any, builder: Any, kind: Any, array: Any, at: Any) -> Any:
+def _pointer(context: Any, builder: Any, kind: Any, array: Any, at: Any, lanes: int = 0) -> Any:
     start = builder.gep(context.make_array(kind)(context, builder, array).data, [at])
-    return builder.bitcast(start, context.get_value_type(Vector(kind.dtype)).as_pointer())
+    vector = ir.VectorType(context.get_value_type(kind.dtype), lanes or Vector(kind.dtype).lanes)
+    return builder.bitcast(start, vector.as_pointer())
 
 
 def _size(kind: Any) -> int:
@@ -90,6 +91,22 @@ def store(typingctx: Any, array: Any, at: Any, vector: Any) -> Any:
 
 @intrinsic
 @no_type_check
+def accumulate(typingctx: Any, sums: Any, at: Any, vector: Any, weight: Any) -> Any:
+    """``sums[at + lane] += weight * vector[lane]`` in double precision."""
+
+    def codegen(context, builder, sig, args):
+        place = _pointer(context, builder, sig.args[0], *args[:2], lanes=sig.args[2].lanes)
+        kind, single = place.type.pointee, sig.args[2].real == types.float32
+        more = builder.fpext(args[2], kind) if single else args[2]
+        found = builder.fadd(builder.load(place, align=8), builder.fmul(more, _spread(builder, args[3], kind)))
+        builder.store(found, place, align=8)
+        return context.get_dummy_value()
+
+    return types.void(sums, types.intp, vector, types.float64), codegen
+
+
+@intrinsic
+@no_type_check
 def spread(typingctx: Any, number: Any) -> Any:
     """A vector of one number."""
 
@@ -105,15 +122,18 @@ def _spread(builder: Any, number: Any, kind: Any) -> Any:
     return builder.shuffle_vector(first, ir.Constant(kind, ir.Undefined), zeros)
 
 
+def _function(builder: Any, name: str, kind: Any, count: int) -> Any:
+    full = f"llvm.{name}.v{kind.count}{kind.element.intrinsic_name}"
+    return cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind] * count), full)
+
+
 def _named(name: str, count: int) -> Any:
     """LLVM's function of this name, entry by entry."""
 
     @no_type_check
     def codegen(context, builder, sig, args):
         kind = context.get_value_type(sig.return_type)
-        full = f"llvm.{name}.v{kind.count}{kind.element.intrinsic_name}"
-        function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind] * count), full)
-        return builder.call(function, args)
+        return builder.call(_function(builder, name, kind, count), args)
 
     if count == 1:
 
@@ -132,29 +152,20 @@ def _named(name: str, count: int) -> Any:
     return binary
 
 
-root, magnitude = _named("sqrt", 1), _named("fabs", 1)
+magnitude = _named("fabs", 1)
 with_sign = _named("copysign", 2)  # the size of the first with the sign of the second
 
 
 @intrinsic
 @no_type_check
-def smaller(typingctx: Any, x: Any, y: Any) -> Any:
-    """The smaller of each pair of entries."""
-
-    def codegen(context, builder, sig, args):
-        return builder.select(builder.fcmp_ordered("<", *args), *args)
-
-    return x(x, y), codegen
-
-
-@intrinsic
-@no_type_check
-def where_above(typingctx: Any, x: Any, limit: Any) -> Any:
-    """x where it is above the limit, 0 elsewhere."""
+def root_above(typingctx: Any, x: Any, limit: Any) -> Any:
+    """The square root of x where x is above the limit, 0 elsewhere."""
 
     def codegen(context, builder, sig, args):
         kind = context.get_value_type(sig.return_type)
-        return builder.select(builder.fcmp_ordered(">", *args), args[0], ir.Constant(kind, [0.0] * kind.count))
+        function = _function(builder, "sqrt", kind, 1)
+        above = builder.fcmp_ordered(">", *args)
+        return builder.select(above, builder.call(function, args[:1]), ir.Constant(kind, [0.0] * kind.count))
 
     return x(x, limit), codegen
 

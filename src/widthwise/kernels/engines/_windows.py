@@ -4,7 +4,6 @@ The sum of a window is that of three columns, which stay in registers from one p
 overwrite its source: the row above is kept aside.
 """
 
-import math
 from typing import no_type_check
 
 import numpy as np
@@ -13,6 +12,7 @@ from numba import njit
 from widthwise.kernels.engines._arcs import arc_polynomial
 from widthwise.kernels.engines._codes import (
     ABRELU,
+    CHANNELS,
     CONSTANT,
     CONSTANT0,
     CONSTANT_T,
@@ -35,6 +35,7 @@ from widthwise.kernels.engines._codes import (
     SCALE_T,
     SECOND,
     SRC,
+    SUMMED,
     SX,
     SY,
     H,
@@ -44,13 +45,12 @@ from widthwise.kernels.engines._passes import OPTIONS, span
 from widthwise.kernels.engines._rows import own_code, wide_vectors
 from widthwise.kernels.engines._vectors import (
     REGISTER_BYTES,
+    accumulate,
     load,
     magnitude,
-    root,
-    smaller,
+    root_above,
     spread,
     store,
-    where_above,
     with_sign,
 )
 
@@ -65,6 +65,13 @@ def fits(op):
     return ones and op[KY] == 3 and op[KX] == 3
 
 
+@njit(**OPTIONS)
+@no_type_check
+def is_summed(op):
+    """Whether one of those adds its result up instead of keeping it, for the operation after it."""
+    return op[SUMMED] and fits(op) and (op[PHI] < 0 or op[PHI] == ABRELU)
+
+
 @njit(**INLINED)
 @no_type_check
 def column(ws, at, below, above):
@@ -77,37 +84,36 @@ def column(ws, at, below, above):
 
 @njit(**INLINED)
 @no_type_check
-def abrelu(k, t, stds, inverses, slack, constants, table):
+def abrelu(k, t, stds, inverses, unit, constants, table):
     """Moment and tangent behind a piecewise linear activation.
 
     Args:
         stds, inverses: products of the standard deviations, and of their inverses.
-        slack: the largest distance of a correlation from one.
+        unit: distance from one below which a correlation counts as one.
+        table: coefficients of the polynomials of `_arcs.py`, times the jump of the slope's covariance per angle.
     """
-    one, unit, jump, most, middle = constants
+    one, most, middle = constants
     rho = k * inverses
-    w = smaller(where_above(one - magnitude(rho), unit), slack)
-    scaled = jump * root(w)
-    slope = middle + with_sign(most - scaled * arc_polynomial(w, table, 0), rho)
-    return (scaled * arc_polynomial(w, table, table.size // 2)) * stds + slope * k, t * slope
+    w = one - magnitude(rho)
+    distance = root_above(w, unit)
+    slope = middle + with_sign(most - distance * arc_polynomial(w, table, 0), rho)
+    return (distance * arc_polynomial(w, table, table.size // 2)) * stds + slope * k, t * slope
 
 
 @njit(**INLINED)
 @no_type_check
 def abrelu_constants(par):
-    """One, the distance from it below which a correlation counts as one, and the activation's own constants."""
+    """One, a quarter of the squared jump of the slope, and the mean of the slope's covariance at both ends."""
     real = par.dtype.type
     low, high = par[FIRST], par[SECOND]
-    jump = real((high - low) * (high - low) / (2 * math.pi))
-    most = real((high - low) * (high - low) / 4)
-    middle = real((low * low + high * high) / 2) - most
-    unit = real(2 * np.finfo(par.dtype).eps)
-    return spread(real(1.0)), spread(unit), spread(jump), spread(most), spread(middle)
+    most = (high - low) * (high - low) * real(0.25)
+    middle = (low * low + high * high) * real(0.5) - most
+    return spread(real(1.0)), spread(most), spread(middle)
 
 
 @njit(**INLINED)
 @no_type_check
-def plane(ws, size, op, par, shift, lanes, x, y, least, spare, longest, table, relu, tangent, plus):
+def plane(ws, size, op, par, shift, lanes, x, y, own, spare, longest, table, relu, tangent, plus, sums, weight):
     """The same, compiled for each case (see `windows`)."""
     real = par.dtype.type
     step = REGISTER_BYTES // ws.itemsize
@@ -125,7 +131,7 @@ def plane(ws, size, op, par, shift, lanes, x, y, least, spare, longest, table, r
     line, count, move = width * lanes, (x1 - x0) * lanes, (dy * width + dx) * lanes
     above, none = spare, spare + 2 * longest
     for group in range(0, lanes, step):
-        slack = constants[0] - load(least, group)
+        unit = spread(real(2 * np.finfo(ws.dtype).eps)) + load(own, group)
         for at in range(above + group, above + count + group, lanes):
             store(ws, at, zero)
             store(ws, at + longest, zero)
@@ -133,7 +139,7 @@ def plane(ws, size, op, par, shift, lanes, x, y, least, spare, longest, table, r
             first = (p * width + x0) * lanes + group
             here_k, below = source + first, (source + first + line if p + 1 < y1 else none)
             here_t, below_t = here_k + size, (source + first + line + size if p + 1 < y1 else none)
-            left, left_t, centre_t, right_t = zero, zero, zero, zero
+            left, left_t, centre_t, total, total_t = zero, zero, zero, zero, zero
             centre = column(ws, here_k, below, above + group)
             if tangent:
                 centre_t = column(ws, here_t, below_t, above + longest + group)
@@ -156,27 +162,63 @@ def plane(ws, size, op, par, shift, lanes, x, y, least, spare, longest, table, r
                     a, b = std + first + i, inverse + first + i
                     stds = load(x, a) * load(y, a + move)
                     inverses = load(x, b) * load(y, b + move)
-                    k, t = abrelu(k, t, stds, inverses, slack, constants, table)
-                store(ws, at, k)
-                store(ws, at + size, t)
+                    k, t = abrelu(k, t, stds, inverses, unit, constants, table)
+                if sums is None:
+                    store(ws, at, k)
+                    store(ws, at + size, t)
+                else:
+                    total, total_t = total + k, total_t + t
+            if sums is not None:
+                accumulate(sums, group, total, weight)
+                accumulate(sums, lanes + group, total_t, weight)
 
 
 @njit(**OPTIONS)
 @no_type_check
-def windows(ws, size, op, par, shift, lanes, x, y, least, spare, longest, table):
+def windows(ws, size, op, par, shift, lanes, x, y, own, spare, longest, table):
     """A convolution of one plane, and its activation if that is piecewise linear.
 
     Args:
-        least: the smallest correlation, per lane.
-        table: coefficients of the polynomials of `_arcs.py`.
+        own: 1 for a lane in which the correlation is one, 0 elsewhere.
+        table: see `abrelu`.
         spare: where `ws` has room for three rows of `longest` numbers, the last of them zeros.
     """
     own_code()
     wide_vectors()
     relu, tangent, plus = op[PHI] == ABRELU, op[NO_TANGENT] == 0, op[PLUS] != 0
     if relu and tangent and not plus:
-        plane(ws, size, op, par, shift, lanes, x, y, least, spare, longest, table, True, True, False)
-    elif relu and not plus:
-        plane(ws, size, op, par, shift, lanes, x, y, least, spare, longest, table, True, False, False)
+        plane(ws, size, op, par, shift, lanes, x, y, own, spare, longest, table, True, True, False, None, 0.0)
     else:
-        plane(ws, size, op, par, shift, lanes, x, y, least, spare, longest, table, relu, tangent, plus)
+        plane(ws, size, op, par, shift, lanes, x, y, own, spare, longest, table, relu, tangent, plus, None, 0.0)
+
+
+@njit(**OPTIONS)
+@no_type_check
+def summed_windows(ws, size, op, par, shift, lanes, x, y, own, spare, longest, table, sums, weight):
+    """The same, where nothing but the sum over the plane is wanted: it is added to ``sums``, ``[2 * lanes]``."""
+    own_code()
+    wide_vectors()
+    relu, tangent, plus = op[PHI] == ABRELU, op[NO_TANGENT] == 0, op[PLUS] != 0
+    plane(ws, size, op, par, shift, lanes, x, y, own, spare, longest, table, relu, tangent, plus, sums, weight)
+
+
+@njit(**OPTIONS)
+@no_type_check
+def products(ws, op, par, shift, lanes, x, y):
+    """Covariances of pixels: products of features, averaged over channels. Their tangents are zero and never read."""
+    own_code()
+    wide_vectors()
+    step = REGISTER_BYTES // ws.itemsize
+    height, width = op[H], op[W]
+    y0, y1 = span(height, shift[0])
+    x0, x1 = span(width, shift[1])
+    scale, plane_size, move = spread(par[SCALE]), height * width * lanes, (shift[0] * width + shift[1]) * lanes
+    source, target = op[FEATURE] * lanes, op[DST] * lanes
+    for p in range(y0, y1):
+        for at in range((p * width + x0) * lanes, (p * width + x1) * lanes, step):
+            a = source + at
+            total = load(x, a) * load(y, a + move)
+            for _ in range(1, op[CHANNELS]):
+                a += plane_size
+                total = total + load(x, a) * load(y, a + move)
+            store(ws, target + at, scale * total)
