@@ -8,7 +8,7 @@ from widthwise.kernels.engines import _codes as code
 from widthwise.kernels.engines._arcs import tables
 from widthwise.kernels.engines._windows import fits, is_summed, products, summed_windows, windows
 
-ACCURACY = {np.float32: 4e-7, np.float64: 1e-15}
+ACCURACY: dict[type, float] = {np.float32: 4e-7, np.float64: 1e-15}
 SCALES = {"SCALE": 0.2, "SCALE_T": 0.15, "RATIO": 0.7, "CONSTANT": 0.1, "CONSTANT_T": 0.3, "CONSTANT0": 0.05}
 
 
@@ -32,7 +32,7 @@ def operation(height: int, width: int, **arguments: int) -> np.ndarray:
 
 
 def parameters(real: type, **arguments: float) -> np.ndarray:
-    par = np.zeros(code.REALS, real)
+    par: np.ndarray = np.zeros(code.REALS, real)
     for name, value in arguments.items():
         par[getattr(code, name)] = value
     return par
@@ -69,7 +69,7 @@ def sums(plane: np.ndarray, valid: np.ndarray) -> np.ndarray:
     """Sums over windows, of what lies inside."""
     padded = np.pad(np.where(valid[..., None], plane, 0.0), ((1, 1), (1, 1), (0, 0)))
     height, width = valid.shape
-    return sum(padded[i : i + height, j : j + width] for i in range(3) for j in range(3))
+    return np.sum([padded[i : i + height, j : j + width] for i in range(3) for j in range(3)], 0)
 
 
 @pytest.mark.parametrize("real", [np.float32, np.float64])
@@ -78,7 +78,7 @@ def sums(plane: np.ndarray, valid: np.ndarray) -> np.ndarray:
 def test_convolution_and_activation(kind: str, shift: tuple[int, int], real: type) -> None:
     generator = np.random.default_rng(0)
     height, width, lanes, slots = 4, 5, 32, 2
-    planes = generator.uniform(-1, 1, (2, slots, height, width, lanes)).astype(real)
+    planes: np.ndarray = generator.uniform(-1, 1, (2, slots, height, width, lanes)).astype(real)
     stds = generator.uniform(1.5, 2.5, (2, height, width, lanes))
     target = 1 if kind in ("elsewhere", "added") else 0
     extra = {"NO_TANGENT": int(kind == "first"), "PLUS": int(kind == "added")}
@@ -111,7 +111,7 @@ def test_convolution_and_activation(kind: str, shift: tuple[int, int], real: typ
 def test_relu_from_cosine_minus_one_to_one(real: type) -> None:
     """Against arithmetic with 40 digits; the images have one position."""
     edges = [1 - 1e-6, -1 + 1e-6, 1 - 1e-3, 1e-7, -1e-7, 0.5, -0.5]
-    cosines = np.concatenate([np.linspace(-1, 1, 41), edges]).astype(real)
+    cosines: np.ndarray = np.concatenate([np.linspace(-1, 1, 41), edges]).astype(real)
     planes = np.stack([cosines, np.ones_like(cosines)]).reshape(2, 1, 1, 1, -1)
     par = parameters(real, SCALE=1.0, SCALE_T=1.0, SECOND=1.0)
     value, slope = run(

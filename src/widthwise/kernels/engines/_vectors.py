@@ -34,24 +34,24 @@ class _Model(models.PrimitiveModel):
         super().__init__(manager, kind, ir.VectorType(real, kind.lanes))
 
 
-def _define(function: Callable, instruction: str) -> None:
+def _define(symbol: Callable, instruction: str) -> None:
     """The operator between two vectors."""
 
-    @infer_global(function)
+    @infer_global(symbol)
     class Rule(AbstractTemplate):
         @no_type_check
         def generic(self, args, kws):
             alike = len(args) == 2 and isinstance(args[0], Vector) and args[0] == args[1]
             return signature(args[0], *args) if alike else None
 
-    @lower_builtin(function, Vector, Vector)
+    @lower_builtin(symbol, Vector, Vector)
     @no_type_check
     def lower(context, builder, sig, args):
         return getattr(builder, instruction)(*args)
 
 
-for _function, _instruction in ((operator.add, "fadd"), (operator.sub, "fsub"), (operator.mul, "fmul")):
-    _define(_function, _instruction)
+for _symbol, _instruction in ((operator.add, "fadd"), (operator.sub, "fsub"), (operator.mul, "fmul")):
+    _define(_symbol, _instruction)
 
 
 def _pointer(context: Any, builder: Any, kind: Any, array: Any, at: Any, lanes: int = 0) -> Any:
