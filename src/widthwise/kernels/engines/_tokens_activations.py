@@ -13,6 +13,8 @@ from widthwise.kernels.engines._passes import copy, fill
 from widthwise.kernels.engines._rows import own_code, view, wide_vectors
 from widthwise.kernels.engines._tokens_blocks import OPTIONS
 from widthwise.kernels.engines._tokens_codes import (
+    CENTRE,
+    CODE,
     CONSTANT,
     CONSTANT_BEHIND,
     CONSTANT_T,
@@ -63,8 +65,8 @@ def activate_own(ws, size, dst, op, par, y, lanes, buffers):
     for p in range(n):
         k = view(ws, dst + p * wide, wide)
         t = view(ws, dst + size + p * wide, wide) if op[WRITES] else other
-        spread_left(first, y, 0, y, op[FIRST_AT] + p, n, lanes, True)
-        spread_left(second, y, 0, y, max(op[SECOND_AT], 0) + p, n, lanes, True)
+        spread_left(first, y, n, y, op[FIRST_AT] + p, n, lanes, n > 0)
+        spread_left(second, y, n, y, max(op[SECOND_AT], 0) + p, n, lanes, n > 0)
         if op[PHI] == ABRELU:
             equal = view(least, p * lanes, lanes)
             fill(equal, ws.dtype.type(1.0))
@@ -127,7 +129,7 @@ def less_row(k, x, y):
 
 @njit(**OPTIONS)
 @no_type_check
-def rescale(ws, size, dst, op, x, x_at, y, lanes, own, buffers, centre):
+def rescale(ws, size, dst, op, x, x_at, y, lanes, own, buffers):
     """Multiply by what both inputs bring for their positions (or subtract the product, from the moments alone)."""
     own_code()
     n = op[N]
@@ -135,7 +137,7 @@ def rescale(ws, size, dst, op, x, x_at, y, lanes, own, buffers, centre):
     left, right = view(buffers, 0, wide), view(y, op[FIRST_AT] * lanes, wide)
     for p in range(n):
         spread_left(left, x, x_at, y, op[FIRST_AT] + p, n, lanes, own)
-        if centre:
+        if op[CODE] == CENTRE:
             less_row(view(ws, dst + p * wide, wide), left, right)
             continue
         scaled_row(view(ws, dst + p * wide, wide), left, right)

@@ -32,23 +32,54 @@ def lanes_of(typingctx: Any, array: Any) -> Any:
     return types.intp(array), codegen
 
 
-@intrinsic
-@no_type_check
-def move(typingctx: Any, out: Any, out_at: Any, source: Any, source_at: Any) -> Any:
-    """``out[out_at : out_at + lanes] = source[source_at : source_at + lanes]`` through one register."""
-    kind = out.dtype
+def _register(combine: Callable) -> Callable:
+    """``out[out_at + lane] = combine(out[out_at + lane], source[source_at + lane], factor)`` for all lanes at once."""
 
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        real, size = (ir.DoubleType(), 8) if kind == types.float64 else (ir.FloatType(), 4)
-        place = ir.VectorType(real, REGISTER_BYTES // size).as_pointer()
+    @intrinsic
+    @no_type_check
+    def register(typingctx, out, out_at, source, source_at, factor):
+        return types.void(out, types.intp, source, types.intp, out.dtype), _codegen
+
+    @no_type_check
+    def _codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        real, size = (ir.DoubleType(), 8) if signature.args[0].dtype == types.float64 else (ir.FloatType(), 4)
+        vector = ir.VectorType(real, REGISTER_BYTES // size)
         target, start = (
-            builder.bitcast(builder.gep(context.make_array(kind)(context, builder, array).data, [at]), place)
-            for kind, array, at in zip(signature.args[::2], args[::2], args[1::2], strict=True)
+            builder.bitcast(
+                builder.gep(context.make_array(kind)(context, builder, array).data, [at]), vector.as_pointer()
+            )
+            for kind, array, at in zip(signature.args[:4:2], args[:4:2], args[1:4:2], strict=True)
         )
-        builder.store(builder.load(start, align=size), target, align=size)
+        old, new = (lambda: builder.load(target, align=size)), (lambda: builder.load(start, align=size))
+        builder.store(combine(builder, old, new, lambda: _spread(builder, vector, args[4])), target, align=size)
         return context.get_dummy_value()
 
-    return types.void(out, types.intp, source, types.intp), codegen
+    return register
+
+
+@no_type_check
+def _spread(builder: Any, vector: Any, number: Any) -> Any:
+    """A register full of one number."""
+    first = builder.insert_element(ir.Constant(vector, ir.Undefined), number, ir.Constant(ir.IntType(32), 0))
+    zeros = ir.Constant(ir.VectorType(ir.IntType(32), vector.count), [0] * vector.count)
+    return builder.shuffle_vector(first, ir.Constant(vector, ir.Undefined), zeros)
+
+
+@no_type_check
+def _fused(builder: Any, x: Any, y: Any, z: Any) -> Any:
+    return builder.fadd(builder.fmul(x, y, flags=("contract",)), z, flags=("contract",))
+
+
+@no_type_check
+def _larger(builder: Any, x: Any, y: Any) -> Any:
+    return builder.select(builder.fcmp_ordered(">", x, y), x, y)
+
+
+move_register = _register(lambda builder, old, new, factor: new())
+spread_register = _register(lambda builder, old, new, factor: factor())
+add_register = _register(lambda builder, old, new, factor: _fused(builder, factor(), new(), old()))
+times_register = _register(lambda builder, old, new, factor: builder.fmul(old(), new()))
+largest_register = _register(lambda builder, old, new, factor: _larger(builder, old(), new()))
 
 
 def _block(rows: int, columns: int, shared: bool) -> Callable:
@@ -89,12 +120,10 @@ def _block(rows: int, columns: int, shared: bool) -> Callable:
             return builder.load(builder.bitcast(base, vector.as_pointer()), align=size)
 
         def spread(number):
-            first = builder.insert_element(ir.Constant(vector, ir.Undefined), number, ir.Constant(ir.IntType(32), 0))
-            zeros = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
-            return builder.shuffle_vector(first, ir.Constant(vector, ir.Undefined), zeros)
+            return _spread(builder, vector, number)
 
         def fused(x, y, z):
-            return builder.fadd(builder.fmul(x, y, flags=("contract",)), z, flags=("contract",))
+            return _fused(builder, x, y, z)
 
         zero = ir.Constant(vector, [0.0] * lanes)
         kept = [[cgutils.alloca_once_value(builder, zero) for _ in range(columns)] for _ in range(rows)]

@@ -91,8 +91,8 @@ def _worthwhile(limit: "Limit", pairs: int) -> bool:
 @cache
 def compiled_before() -> bool:
     """Whether compiled code of the machine is on disk."""
-    path = Path(import_module("widthwise.kernels.engines._tokens_machine").run_blocks.stats.cache_path)
-    return any(path.glob("_tokens_machine.run_blocks-*.nbi"))
+    path = Path(import_module("widthwise.kernels.engines._tokens_machine").run_pairs.stats.cache_path)
+    return any(path.glob("_tokens_machine.run_pairs-*.nbi"))
 
 
 def machine() -> Any:

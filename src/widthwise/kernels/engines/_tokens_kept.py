@@ -6,12 +6,22 @@ import numpy as np
 from numba import njit
 
 from widthwise.kernels.engines._rows import exponential, own_code, view, wide_vectors
-from widthwise.kernels.engines._tokens_blocks import OPTIONS, lanes_of
+from widthwise.kernels.engines._tokens_blocks import (
+    OPTIONS,
+    add_register,
+    lanes_of,
+    largest_register,
+    product,
+    spread_register,
+    times_register,
+)
 from widthwise.kernels.engines._tokens_codes import (
     AT,
     COUNT,
     ERF_ROOT,
     FIRST,
+    FIRST_AT,
+    GIVEN,
     HALF,
     HEADS,
     INVERSE_STD,
@@ -62,6 +72,20 @@ def keep_variance(y, ws, src, op, par):
 
 @njit(**OPTIONS)
 @no_type_check
+def mix(y, op):
+    """Data of all positions, averaged with attention weights; heads side by side."""
+    own_code()
+    to, n, heads, count, lanes = op[N], op[M], op[HEADS], op[COUNT], lanes_of(y)
+    for head in range(heads):
+        product(
+            y, (op[AT] + head * count) * lanes, heads * count * lanes, lanes,
+            y, (op[GIVEN] + head * to * n) * lanes, n * lanes, lanes,
+            y, op[FIRST_AT] * lanes, lanes, count * lanes, (to, count, n), head < 0, y.dtype.type(1.0),
+        )  # fmt: skip
+
+
+@njit(**OPTIONS)
+@no_type_check
 def scores(row, y, ws, at, given, op, par, fixed, place):
     """Scores of one position with all others.
 
@@ -70,21 +94,24 @@ def scores(row, y, ws, at, given, op, par, fixed, place):
         place: where its row of constants begins.
     """
     own_code()
-    wide_vectors()
     n, to, lanes = op[M], op[N], lanes_of(ws)
+    one = ws.dtype.type(1.0)
     for s in range(n):
-        constant = fixed[op[MASK] + place + s]
-        for lane in range(lanes):
-            row[s * lanes + lane] = constant
+        spread_register(row, s * lanes, row, s * lanes, fixed[op[MASK] + place + s])
         for more in range(op[COUNT]):
-            first = given + (more * to * n + s) * lanes
-            for lane in range(lanes):
-                row[s * lanes + lane] += y[first + lane]
+            add_register(row, s * lanes, y, given + (more * to * n + s) * lanes, one)
         if at >= 0:
-            wave = fixed[op[WAVES] + place % (to * n) + s] if op[WAVES] >= 0 else ws.dtype.type(1.0)
-            scale = par[SCALE] * wave
-            for lane in range(lanes):
-                row[s * lanes + lane] += scale * ws[at + s * lanes + lane]
+            wave = fixed[op[WAVES] + place % (to * n) + s] if op[WAVES] >= 0 else one
+            add_register(row, s * lanes, ws, at + s * lanes, par[SCALE] * wave)
+
+
+@njit(**OPTIONS)
+@no_type_check
+def exponentials(row):
+    own_code()
+    wide_vectors()
+    for i in range(row.size):
+        row[i] = exponential(row[i])
 
 
 @njit(**OPTIONS)
@@ -92,27 +119,23 @@ def scores(row, y, ws, at, given, op, par, fixed, place):
 def softmax(row, top, total, n):
     """Of every lane; one that may attend to nothing gets zeros."""
     own_code()
-    wide_vectors()
     lanes = lanes_of(row)
-    lowest, zero = row.dtype.type(-np.inf), row.dtype.type(0.0)
-    for lane in range(lanes):
-        top[lane], total[lane] = lowest, zero
+    lowest, zero, one = row.dtype.type(-np.inf), row.dtype.type(0.0), row.dtype.type(1.0)
+    spread_register(top, 0, top, 0, lowest)
     for s in range(n):
-        for lane in range(lanes):
-            top[lane] = max(top[lane], row[s * lanes + lane])
+        largest_register(top, 0, row, s * lanes, one)
     for lane in range(lanes):
         top[lane] = top[lane] if top[lane] > lowest else zero
     for s in range(n):
-        for lane in range(lanes):
-            row[s * lanes + lane] = exponential(row[s * lanes + lane] - top[lane])
+        add_register(row, s * lanes, top, 0, -one)
+    exponentials(row)
+    spread_register(total, 0, total, 0, zero)
     for s in range(n):
-        for lane in range(lanes):
-            total[lane] += row[s * lanes + lane]
+        add_register(total, 0, row, s * lanes, one)
     for lane in range(lanes):
-        total[lane] = row.dtype.type(1.0) / max(total[lane], row.dtype.type(1e-37))
+        total[lane] = one / max(total[lane], row.dtype.type(1e-37))
     for s in range(n):
-        for lane in range(lanes):
-            row[s * lanes + lane] *= total[lane]
+        times_register(row, s * lanes, total, 0, one)
 
 
 @njit(**OPTIONS)

@@ -41,7 +41,7 @@ class Layout:
         """The shape of every mask that is data, those of one attention after each other."""
         found: dict[int, tuple[int, int]] = {}
         for node in self.nodes.all:
-            if node.kind == "map" and isinstance(node.argument[1], Weights):
+            if node.kind in ("map", "mixed") and isinstance(node.argument[1], Weights):
                 found.update(dict.fromkeys(node.argument[1].given, node.argument[1].shape))
         return found
 
@@ -54,13 +54,12 @@ class Layout:
         self.table += places
         return 1 + len(self.table) - len(places)
 
-    def keep(self, key: tuple, count: int) -> tuple[int, bool]:
-        """Where a worked out feature begins, and whether it is new."""
-        new = key not in self.kept
-        if new:
+    def keep(self, key: tuple, count: int) -> int:
+        """Where a worked out feature begins."""
+        if key not in self.kept:
             self.kept[key] = self.places
             self.places += count
-        return self.kept[key], new
+        return self.kept[key]
 
 
 def _count(positions: tuple[int, ...]) -> int:

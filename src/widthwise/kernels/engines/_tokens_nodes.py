@@ -42,8 +42,9 @@ class Node:
     """A plane of ``size x size`` numbers.
 
     Attributes:
-        kind: ``data``, ``tokens``, ``fixed`` (constants), ``sum`` (`terms` and constants), ``map`` (weights of its
-            one child's positions: ``argument`` is a matrix or a `Scores` key), ``gather`` (positions), ``taps``
+        kind: ``data``, ``mixed`` (data of positions averaged with attention weights: ``argument`` is its number, and
+            a `Weights`), ``tokens``, ``fixed`` (constants), ``sum`` (`terms` and constants), ``map`` (weights of its
+            one child's positions: ``argument`` is a matrix or a `Weights`), ``gather`` (positions), ``taps``
             (table of positions), ``blocks`` (children at starts), ``act``, ``norm``, ``centre``, ``diagonal``.
         argument: what else it needs; equal for equal nodes.
         pending: whether its tangents hold those of gain vectors, which no activation may follow.

@@ -1,8 +1,8 @@
 """Which pairs of inputs a block of the token machine takes.
 
-A block is one left input and a window of right inputs, one a lane. Within a tile of `m` equal inputs on both sides the
-window of input i begins at its neighbour ``i + 1`` and goes round: with the next ``m / 2`` neighbours every pair is met
-once, so that no lanes are lost at the diagonal. (Inputs with themselves are evaluated on their own.)
+A block is one left input and a window of right inputs, one a lane. Within a tile of twice as many inputs as lanes the
+window of input i begins at its neighbour ``i + 1`` and goes round: with the half of the others that follows it every
+pair is met once, so that no lanes are lost at the diagonal. (Inputs with themselves are evaluated on their own.)
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,6 @@ from functools import lru_cache
 
 import numpy as np
 
-TILE = 64
 LEFT, PLACE, START, COUNT = range(4)
 BLOCK = 4
 OFFSET, SIZE, BASE = range(3)
@@ -34,8 +33,8 @@ class Tiles:
 def tiles(count: int, lanes: int) -> Tiles:
     """Tiles of `count` inputs."""
     rows, offset = [], 0
-    for base in range(0, count, TILE):
-        size = min(TILE, count - base)
+    for base in range(0, count, 2 * lanes):
+        size = min(2 * lanes, count - base)
         rows.append((offset, size, base))
         offset += size + lanes
     return Tiles(np.array(rows, np.int64), offset)
@@ -73,10 +72,7 @@ def _rectangle(lefts: np.ndarray, place: int, size: int, lanes: int) -> np.ndarr
 
 def _around(place: int, size: int, base: int, lanes: int) -> np.ndarray:
     """Each input of a tile with the half of the others that follows it; of opposite ones the first with the second."""
-    inputs, found = np.arange(size), [np.zeros((0, BLOCK), np.int64)]
-    reach = np.where((size % 2 == 0) & (inputs >= size // 2), size // 2 - 1, size // 2)
-    for step in range(0, size // 2, lanes):
-        counts = np.clip(reach - step, 0, lanes)
-        rows = np.stack([base + inputs, np.full(size, place), (inputs + 1 + step) % size, counts], 1)
-        found.append(rows[counts > 0])
-    return np.concatenate(found)
+    inputs = np.arange(size)
+    counts = np.where((size % 2 == 0) & (inputs >= size // 2), size // 2 - 1, size // 2)
+    rows = np.stack([base + inputs, np.full(size, place), (inputs + 1) % size, counts], 1)
+    return rows[counts > 0]

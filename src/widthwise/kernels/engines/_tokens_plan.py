@@ -38,6 +38,7 @@ class TokenPlan:
         fixed, table: constants and lists of positions that operations refer to.
         data, tokens, masks, means: what is read of every input, in this order; `starts` says where each lies.
         places: numbers that an input brings along, `known` of which are read.
+        first, last: those that pairs read lie between.
         area: numbers of the largest plane.
         longest: most positions.
         zero_tangents: whether a field without variance may have a tangent.
@@ -57,6 +58,8 @@ class TokenPlan:
     starts: dict[tuple[str, int], int]
     places: int
     known: int
+    first: int
+    last: int
     area: int
     longest: int
     zero_tangents: bool
@@ -107,7 +110,8 @@ def _compiled(
     return TokenPlan(
         len(outputs), _program(own), _program(whole), _program(pair), fixed, np.array([0, *layout.table], np.int64),
         tuple(nodes.data), tuple(nodes.tokens), tuple(nodes.masks), tuple(reader.means),
-        dict(layout.starts), layout.places, layout.known, max(sizes) ** 2, max(sizes),
+        dict(layout.starts), layout.places, layout.known,
+        min(at for at, _ in pair.reads), max(at + count for at, count in pair.reads), max(sizes) ** 2, max(sizes),
         pair.offset_tangents, tuple(_kinks(layout)),
     )  # fmt: skip
 

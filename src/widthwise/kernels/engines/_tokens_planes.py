@@ -106,12 +106,12 @@ def gram(ws, dst, op, par, x, x_at, y, lanes, own):
     if own:
         product(
             ws, dst, n * lanes, lanes, y, at * lanes, count * lanes, lanes, y, at * lanes, count * lanes, lanes,
-            sizes, False, par[SCALE],
+            sizes, n < 0, par[SCALE],
         )  # fmt: skip
     else:
         product1(
             ws, dst, n * lanes, lanes, x, x_at + at, count, 1, y, at * lanes, count * lanes, lanes,
-            sizes, False, par[SCALE],
+            sizes, n < 0, par[SCALE],
         )  # fmt: skip
 
 
@@ -142,16 +142,16 @@ def average(ws, scratch, dst, src, op, fixed, x, x_at, y, lanes, own):
         at = op[AT] + head * to * n
         left, both = (to, n, n), (to, to, n)
         if op[GIVEN] == 0:
-            product1(ws, scratch, n * lanes, lanes, fixed, at, n, 1, ws, src, lanes, n * lanes, left, False, one)
+            product1(ws, scratch, n * lanes, lanes, fixed, at, n, 1, ws, src, lanes, n * lanes, left, head < 0, one)
             product1(ws, dst, lanes, to * lanes, fixed, at, n, 1, ws, scratch, n * lanes, lanes, both, head > 0, share)
             continue
         if own:
             product(
                 ws, scratch, n * lanes, lanes, y, at * lanes, n * lanes, lanes, ws, src, lanes, n * lanes,
-                left, False, one,
+                left, head < 0, one,
             )  # fmt: skip
         else:
-            product1(ws, scratch, n * lanes, lanes, x, x_at + at, n, 1, ws, src, lanes, n * lanes, left, False, one)
+            product1(ws, scratch, n * lanes, lanes, x, x_at + at, n, 1, ws, src, lanes, n * lanes, left, head < 0, one)
         product(
             ws, dst, to * lanes, lanes, ws, scratch, n * lanes, lanes, y, at * lanes, n * lanes, lanes,
             both, head > 0, share,

@@ -24,7 +24,7 @@ class Writer(Slots):
         super().__init__(nodes, layout, own=own, tangents=tangents)
         self.offset_tangents = False
         self.rules = {
-            "data": self._data, "tokens": self._tokens, "sum": self._linear, "map": self._map,
+            "data": self._data, "mixed": self._mixed, "tokens": self._tokens, "sum": self._linear, "map": self._map,
             "gather": self._gather, "taps": self._taps, "blocks": self._blocks, "act": self._act, "norm": self._norm,
             "centre": self._centre, "diagonal": self._diagonal,
         }  # fmt: skip
@@ -50,8 +50,22 @@ class Writer(Slots):
         self._outputs(roots)
 
     def _data(self, index: int, node: Node) -> None:
-        slot, width = self._take(index), self.layout.widths[node.argument]
-        at = self.layout.starts["data", node.argument]
+        width = self.layout.widths[node.argument]
+        self._gram(index, node, self._known("data", node.argument, node.size * width), width)
+
+    def _mixed(self, index: int, node: Node) -> None:
+        number, weights = node.argument
+        place = self._feature(self.features_of(node)[0])
+        self._gram(index, node, place, weights.heads * self.layout.widths[number])
+
+    def _known(self, kind: str, number: int, count: int) -> int:
+        """Where something that is read begins."""
+        place = self.layout.starts[kind, number]
+        self.reads.append((place, count))
+        return place
+
+    def _gram(self, index: int, node: Node, at: int, width: int) -> None:
+        slot = self._take(index)
         self.written.pop(slot, None)
         self._op(code.GRAM, node.size, DST=slot, AT=at, COUNT=width, SCALE=1.0 / width)
         self._multiple(slot, 0.0)
@@ -61,7 +75,7 @@ class Writer(Slots):
         if not variance:
             raise Unfit("a table without variance")
         slot = self._take(index)
-        at = self.layout.starts["tokens", place]
+        at = self._known("tokens", place, node.size)
         self.written.pop(slot, None)
         self._op(code.TOKENS, node.size, DST=slot, AT=at, KIND=self.nodes.tokens[place].padding, SCALE=variance)
         self._multiple(slot, own / variance)
@@ -139,17 +153,17 @@ class Writer(Slots):
 
     def _centre(self, index: int, node: Node) -> None:
         self._emit(node.children[0])
-        place = self.layout.starts["mean", node.argument]
+        place = self._known("mean", node.argument, node.size)
         self._in_place(index, node, code.CENTRE, writes=True, FIRST_AT=place)
 
     def _map(self, index: int, node: Node) -> None:
         what = node.argument[1]
         if isinstance(what, Weights):
             place = self._feature(("weights", what))
-            self._moved(index, node, code.MAP, HEADS=what.heads, AT=place, GIVEN=1)
+            self._moved(index, node, code.MAP, early=what.heads == 1, HEADS=what.heads, AT=place, GIVEN=1)
         else:
             heads = len(self.nodes.arrays[what])
-            self._moved(index, node, code.MAP, HEADS=heads, AT=self.layout.array(what), GIVEN=0)
+            self._moved(index, node, code.MAP, early=heads == 1, HEADS=heads, AT=self.layout.array(what), GIVEN=0)
 
     def _gather(self, index: int, node: Node) -> None:
         self._moved(index, node, code.GATHER, AT=self.layout.listed(node.argument))

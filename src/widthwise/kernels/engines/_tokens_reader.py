@@ -288,7 +288,9 @@ class Reader:
         size = u.scores.shape[0]
 
         def apply(node: int) -> int:
-            pending = self.nodes[node].pending
+            pending, kind, count = self.nodes[node].pending, self.nodes[node].kind, self.nodes[node].size
+            if kind == "data" and size * self.widths[self.nodes[node].argument] <= count * (count + size):
+                return self.nodes.add(Node("mixed", size, argument=(self.nodes[node].argument, weights)))
             return self.nodes.add(Node("map", size, (node,), ("scores", weights), pending=pending))
 
         open_rows = not weights.given and bool(np.isfinite(self.nodes.arrays[weights.mask]).any(2).all())

@@ -7,7 +7,6 @@ import numpy as np
 from widthwise.kernels.engines import _tokens_codes as code
 from widthwise.kernels.engines._tokens_layout import Layout
 from widthwise.kernels.engines._tokens_nodes import Matrix, Node, Nodes, Term
-from widthwise.kernels.engines._tokens_scores import Weights
 from widthwise.kernels.engines._tokens_uses import Uses
 
 
@@ -23,6 +22,7 @@ class Slots(Uses):
         wanted: features that the program reads: what, of which node, parameter.
         multiples: for each slot the factor by which its tangents are a multiple of its moments (they are then not
             written), or None.
+        reads: places that pairs read: first, and how many.
         written: for each slot the operations of the sum that it holds.
     """
 
@@ -40,6 +40,7 @@ class Slots(Uses):
         self.free: list[int] = []
         self.taken = 0
         self.done: set[tuple] = set()
+        self.reads: list[tuple[int, int]] = []
 
     def _op(self, kind: int, size: int, **arguments: float) -> int:
         ints, reals = np.zeros(code.INTS, np.int64), np.zeros(code.REALS)
@@ -104,16 +105,19 @@ class Slots(Uses):
         self._multiple(slot, multiple)
         self.written.pop(slot, None)
 
-    def _moved(self, index: int, node: Node, kind: int, **arguments: float) -> None:
-        """An operation that needs its source until it is done."""
+    def _moved(self, index: int, node: Node, kind: int, *, early: bool = False, **arguments: float) -> None:
+        """An operation that needs its source until it is done, or (`early`) not once it begins to write."""
         child = node.children[0]
         source = self._emit(child)
         multiple = self.multiples[source]
+        if early:
+            self._release(child)
         slot = self._take(index)
         writes = self.tangents and multiple is None
         size = self.nodes[child].size
         self._op(kind, node.size, DST=slot, SRC=source, M=size, WRITES=writes, **arguments)
-        self._release(child)
+        if not early:
+            self._release(child)
         self._multiple(slot, multiple)
         self.written.pop(slot, None)
 
@@ -145,10 +149,9 @@ class Slots(Uses):
 
     def _feature(self, key: tuple) -> int:
         """Where a feature lies; the own program works it out when it is first met."""
-        what = key[1]
-        count = what.heads * what.shape[0] * what.shape[1] if isinstance(what, Weights) else self.nodes[what].size
-        place, _ = self.layout.keep(key, count)
+        place, count = self._kept(key)
         if not self.own:
+            self.reads.append((place, count))
             if key not in self.wanted:
                 self.wanted.append(key)
             return place
@@ -162,9 +165,30 @@ class Slots(Uses):
             self._release(source)
         return place
 
+    def _kept(self, key: tuple) -> tuple[int, int]:
+        """Where a feature begins, and how many numbers it has."""
+        what = key[1]
+        if key[0] == "weights":
+            count = what.heads * what.shape[0] * what.shape[1]
+        elif key[0] == "mixed":
+            count = what.shape[0] * what.heads * self.layout.widths[key[2]]
+        else:
+            count = self.nodes[what].size
+        return self.layout.keep(key, count), count
+
     def _work_out(self, key: tuple, place: int) -> None:
         what = key[1]
-        if isinstance(what, Weights):
+        if key[0] == "mixed":
+            weights, _ = self._kept(("weights", what))
+            if ("weights", what) not in self.done:
+                self.done.add(("weights", what))
+                self._work_out(("weights", what), weights)
+            self._op(
+                code.MIX, what.shape[0], M=what.shape[1], HEADS=what.heads, AT=place, GIVEN=weights,
+                FIRST_AT=self.layout.starts["data", key[2]], COUNT=self.layout.widths[key[2]],
+            )  # fmt: skip
+            return
+        if key[0] == "weights":
             first = self.layout.starts["mask", what.given[0]] if what.given else 0
             waves = self.layout.array(what.waves) if what.waves >= 0 else -1
             source = self.slots_of[what.key] if what.key >= 0 else -1

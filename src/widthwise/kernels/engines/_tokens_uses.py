@@ -33,7 +33,7 @@ class Uses:
 
     def sources_of(self, key: tuple) -> list[int]:
         """The nodes whose planes a feature is worked out from."""
-        if key[0] == "weights":
+        if key[0] in ("weights", "mixed"):
             return [key[1].key] if key[1].key >= 0 else []
         return [key[1]]
 
@@ -79,6 +79,8 @@ class Uses:
         if node.kind == "norm":
             statistic, eps, pooled = node.argument
             return [("norm", statistic, eps, pooled)]
+        if node.kind == "mixed":
+            return [("mixed", node.argument[1], node.argument[0])]
         if node.kind == "map" and isinstance(node.argument[1], Weights):
             return [("weights", node.argument[1])]
         return []
