@@ -12,6 +12,7 @@ from widthwise.kernels import RULES, InitReport, Limit, Susceptibility, init_rep
 from widthwise.probe import activation_moments
 
 PROBED = 64
+FEW = 2
 
 EXPLANATIONS = {
     "ordered": "small differences between inputs shrink from layer to layer, and gradients with them: in a deeper "
@@ -43,8 +44,11 @@ def network_section(run: Run, grams: Grams, choice: KernelChoice) -> NetworkSect
 
 
 def _criticality(module: nn.Module, inputs: Tensor, choice: KernelChoice) -> Criticality:
+    report = _report(choice.limit, inputs)
     exact = choice.limit is not None and not needs_samples(choice.limit)
     found = susceptibility(choice.limit, inputs) if exact and choice.limit else Susceptibility(None, 0, "unknown")
+    if found.chi is None and report is not None and len(report.chi):
+        found = Susceptibility(report.gradient_ratio ** (1 / len(report.chi)), len(report.chi), report.verdict)
     moments = activation_moments(module, inputs)
     if found.chi is None:
         reason = "fewer than two nonlinear layers" if exact else "no exact rule"
@@ -54,12 +58,37 @@ def _criticality(module: nn.Module, inputs: Tensor, choice: KernelChoice) -> Cri
     return Criticality(
         chi=found.chi,
         verdict=found.verdict,
-        explanation=explanation,
+        explanation=" ".join([explanation, *_said(report)]),
         layers=tuple(moments.names),
         forward=tuple(moments.forward.tolist()),
         gradient=tuple(moments.backward.tolist()),
-        depth=depth_scales(choice.limit, inputs) if exact else None,
+        depth=depth_scales(choice.limit, inputs) if exact and report is not None and report.plain else None,
     )
+
+
+def _report(limit: Limit | None, inputs: Tensor) -> InitReport | None:
+    """What the initialisation does, on two inputs where the network is no plain chain; None where nothing tells."""
+    if limit is None:
+        return None
+    try:
+        return init_report(limit, inputs[:FEW])
+    except (ModelError, UnsupportedOperation):
+        return None
+
+
+def _said(report: InitReport | None) -> list[str]:
+    """What a network that is no plain chain does from block to block, and the mend."""
+    if report is None or report.verdict == "unknown":
+        return []
+    if report.plain:
+        return [report.mend] if report.mend else []
+    blocks = len(report.chi) + 1
+    growth = (
+        f"From the last to the first of the {blocks} places that every signal passes ({report.layers[0]} to "
+        f"{report.layers[blocks - 1]}) squared gradients change by a factor {report.gradient_ratio:.3g}, and the gap "
+        f"between like inputs by {report.slope.prod():.3g} on the way forward."
+    )
+    return [growth, report.mend] if report.mend else [growth]
 
 
 def depth_scales(limit: Limit | None, inputs: Tensor) -> DepthScales | None:

@@ -15,7 +15,7 @@ from widthwise.kernels._certificate import CertificateRow, Parametrization, cont
 from widthwise.kernels._checks import gradients_independent
 from widthwise.kernels._concrete import check_examples_apart, run_concrete
 from widthwise.kernels._coordinates import Estimate, SampledKernels, Sampler, sampled_grams, sampled_side
-from widthwise.kernels._evaluator import Contribution, Evaluator
+from widthwise.kernels._evaluator import Contribution, Evaluator, gram_of
 from widthwise.kernels._fields import Field, Image, Local, Product, Sum
 from widthwise.kernels._fields_batch import BatchNormed
 from widthwise.kernels._fields_joint import Joint
@@ -181,6 +181,10 @@ class Limit:
         data2 = data1 if x2 is None else self._data(batch_of(self.program, x2))
         return Evaluator((data1, data2), contribution or self._contribution, dtype=dtype, same=x2 is None)
 
+    def data_of(self, x: Given) -> dict[str, Tensor]:
+        """The concrete value of every data node."""
+        return self._data(batch_of(self.program, x))
+
     def _data(self, x: Tensor | Batch) -> dict[str, Tensor]:
         return run_concrete(self.program, self._lowering.concrete, tensors_of(self.program, x))
 
@@ -223,7 +227,7 @@ class Limit:
                 same = x2 is None and i == j
                 run = self.evaluator(x1[rows], None if same else (x1 if x2 is None else x2)[columns], dtype)
                 for (what, field), result in zip(wanted, results, strict=True):
-                    tile = _tile(run, what, field, rows.stop - i, columns.stop - j)
+                    tile = gram_of(run, what, field, rows.stop - i, columns.stop - j)
                     result[rows, columns] = tile
                     if x2 is None and not same:
                         result[columns, rows] = tile.T
@@ -273,6 +277,11 @@ class Limit:
         """The random fields of the program, in its order."""
         return [value for value in self._lowering.values.values() if isinstance(value, Field)]
 
+    @property
+    def lowering(self) -> Lowering:
+        """What each node of the program was read as."""
+        return self._lowering
+
     def numbers_per_pair(self) -> int:
         """Numbers that the recursion keeps for a pair of inputs."""
         return sum(self._numbers(node) for node in self.fields())
@@ -286,11 +295,3 @@ class Limit:
     def needs_all_positions(self) -> bool:
         """Whether some position map mixes positions, so that moments at all pairs of positions are needed."""
         return any(rule_mixes(value) for value in self._lowering.values.values())
-
-
-def _tile(run: Evaluator, what: str, field: Field, rows: int, columns: int) -> Tensor:
-    with deep_recursion():
-        value = (run.moment if what == "moment" else run.tangent)(field, field, "12", diagonal=True)
-    if value is None:
-        return torch.zeros(rows, columns, dtype=run.dtype)
-    return value.reshape(rows, columns, -1).mean(2)

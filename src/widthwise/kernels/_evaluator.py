@@ -13,6 +13,7 @@ from torch import Tensor
 
 from widthwise.kernels._fields import Field, Sizes
 from widthwise.kernels._moments import mean_of, moment_of
+from widthwise.kernels._recursion import deep_recursion
 from widthwise.kernels._sampling import SampledMoments, sampled_moments
 from widthwise.kernels._tangents import chain_of, gain_terms
 from widthwise.program import Weight
@@ -168,3 +169,12 @@ def _tangent(run: Evaluator, u: Field, v: Field, pair: Pair, diagonal: bool) -> 
     for term in gain_terms(run, u, v, pair, diagonal):
         chain = term if chain is None else chain + term
     return chain
+
+
+def gram_of(run: Evaluator, what: str, field: Field, rows: int, columns: int) -> Tensor:
+    """A moment or tangent between both sides, ``[rows, columns]``: the mean over equal positions."""
+    with deep_recursion():
+        value = (run.moment if what == "moment" else run.tangent)(field, field, "12", diagonal=True)
+    if value is None:
+        return torch.zeros(rows, columns, dtype=run.dtype)
+    return value.reshape(rows, columns, -1).mean(2)

@@ -70,6 +70,11 @@ def check_apart(one: Field, other: Field) -> None:
         )
 
 
+def base_name(weight: Weight) -> str:
+    """The name of the weight that this one is, or is cut out of."""
+    return _base(weight)[0].name
+
+
 def _base(weight: Weight) -> tuple[Weight, Tensor | None]:
     return (weight.base, weight.rows) if isinstance(weight, CutWeight) else (weight, None)
 
