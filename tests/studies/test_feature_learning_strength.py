@@ -7,6 +7,8 @@ import pytest
 
 from widthwise import studies
 from widthwise.scaling import fit_exponent
+from widthwise.studies import _feature_learning_strength_alignment as alignment
+from widthwise.studies import _feature_learning_strength_architectures as architectures
 from widthwise.studies import _feature_learning_strength_plane as plane
 from widthwise.studies import _feature_learning_strength_toy as toy
 from widthwise.studies import feature_learning_strength as study
@@ -57,3 +59,22 @@ def test_the_issues_number_is_reached():
     """Exponents of the best rate within 0.15 of 2 and 2/L for L = 2, 3, 4 on real images."""
     found = next(finding for finding in plane.planes("quick")[0] if finding.claim == "best-rate")
     assert found.holds and np.abs(np.array(found.measured) - np.array(found.predicted)).max() <= 0.15
+
+
+@pytest.mark.slow
+def test_alignment_is_silent_where_the_theory_says_so():
+    assert verdicts(alignment.alignment("quick"))["silent-alignment"]
+
+
+@pytest.mark.slow
+def test_a_wrong_tangent_kernel_is_found(monkeypatch):
+    """Half the largest eigenvalue puts every network's largest rate off the closed form."""
+    right = architectures.stable_rate
+    monkeypatch.setattr(architectures, "stable_rate", lambda build, x, y: 2 * right(build, x, y))
+    found = verdicts(architectures.architectures("quick"))
+    assert found == {"architectures": True, "architectures-edge": False, "architectures-rich": True}
+
+
+@pytest.mark.slow
+def test_cross_entropy_has_two_exponents():
+    assert verdicts(plane.entropy_edge("quick"))["entropy-edge"]
