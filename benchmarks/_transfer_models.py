@@ -54,7 +54,7 @@ def text(folder: Path) -> torch.Tensor:
 
 def case(model: str) -> Case:
     """The setting of one model."""
-    rates = {"standard": (-15, -3, 1), "spectral": (-7, 5, 2), "relative": (-15, -3, 1)}
+    rates = {"standard": (-15, -3, 1), "spectral": (-7, 5, 2), "relative": (-15, -3, 1), "balanced": (-11, 1, 2)}
     if model == "gpt":
         rates |= {"standard": (-14, -2, 1), "relative": (-14, -2, 1)}
         tokens = text(Path(sysconfig.get_paths()["stdlib"]))
