@@ -222,3 +222,27 @@ def test_batch_norm_makes_gradients_explode() -> None:
     found = init_report(limit, torch.eye(8, dtype=torch.float64))
     assert found.chi[1:] == pytest.approx(fixed_point(8)[1], rel=1e-7)
     assert found.verdict == "chaotic" and "No factor" in found.mend
+
+
+def test_tables_of_positions_are_no_data() -> None:
+    """A difference between tokens passes the sum with positions as it is; correlations move."""
+
+    class Tokens(nn.Module):
+        def __init__(self, n: int = 16) -> None:
+            super().__init__()
+            self.table, self.places, self.one, self.last = (
+                nn.Embedding(7, n),
+                nn.Embedding(5, n),
+                nn.Linear(n, n),
+                nn.Linear(n, 1),
+            )
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            h = self.table(x) + self.places(torch.arange(x.shape[1]))
+            return self.last(torch.relu(h + self.one(torch.relu(h))).mean(1))
+
+    x = torch.randint(0, 7, (2, 5))
+    limit = ww.infinite(ww.trace(Tokens(), x), weight_std=1.0, bias_std=0.0)
+    found = init_report(limit, x)
+    assert found.chi[0] == pytest.approx(1.0) and found.slope[0] == pytest.approx(0.5)
+    assert found.chi_parallel[0] == pytest.approx(1.0) and found.chi[1] == pytest.approx(1.5)

@@ -13,11 +13,13 @@ from widthwise.probe import activation_moments
 
 PROBED = 64
 FEW = 2
+CRITICAL = 0.05
 
 EXPLANATIONS = {
     "ordered": "small differences between inputs shrink from layer to layer, and gradients with them: in a deeper "
     "network of this kind inputs become alike",
     "critical": "small differences between inputs, and gradients, keep their size from layer to layer",
+    "kept": "small differences between inputs, and gradients, change by less than a factor e over the network",
     "chaotic": "small differences between inputs, and gradients, grow from layer to layer: in a deeper network of "
     "this kind training becomes unstable",
 }
@@ -47,14 +49,17 @@ def _criticality(module: nn.Module, inputs: Tensor, choice: KernelChoice) -> Cri
     report = _report(choice.limit, inputs)
     exact = choice.limit is not None and not needs_samples(choice.limit)
     found = susceptibility(choice.limit, inputs) if exact and choice.limit else Susceptibility(None, 0, "unknown")
-    if found.chi is None and report is not None and len(report.chi):
+    if report is not None and not report.plain and report.verdict != "unknown":
         found = Susceptibility(report.gradient_ratio ** (1 / len(report.chi)), len(report.chi), report.verdict)
     moments = activation_moments(module, inputs)
     if found.chi is None:
         reason = "fewer than two nonlinear layers" if exact else "no exact rule"
         explanation = f"Not determined: {reason}."
     else:
-        explanation = f"chi is {found.chi:.3g} per layer ({found.verdict}): {EXPLANATIONS[found.verdict]}."
+        kept = found.verdict == "critical" and abs(found.chi - 1) > CRITICAL
+        meaning = EXPLANATIONS["kept" if kept else found.verdict]
+        of = "layer" if report is None or report.plain else "block"
+        explanation = f"chi is {found.chi:.3g} per {of} ({found.verdict}): {meaning}."
     return Criticality(
         chi=found.chi,
         verdict=found.verdict,

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from widthwise.core import Value
-from widthwise.kernels._fields import Field, Image, Inputs, Local, Product, Tokens
+from widthwise.kernels._fields import Field, Image, Local
 from widthwise.kernels._fields_batch import BatchImage
 from widthwise.kernels._limit import Limit
-from widthwise.kernels._walks import below, children
+from widthwise.kernels._stations import entries
+from widthwise.kernels._walks import children
 from widthwise.program import Weight
 
 CRITICAL_BAND = 0.05
@@ -51,17 +52,17 @@ def susceptibility(limit: Limit, x: Tensor) -> Susceptibility:
         return Susceptibility(None, 0, "unknown")
     last = nonlinear[-1]
     source = last.source if isinstance(last, Image) else last.core.source if isinstance(last, BatchImage) else last
-    entries = _entries(source)
+    found = entries(source)
     depth = _depth(source)
-    if depth == 0 or not entries:
+    if depth == 0 or not found:
         return Susceptibility(None, depth, "unknown")
-    first = {entry.weight.name for entry in entries}
+    first = {entry.weight.name for entry in found}
 
     def seed(weight: Weight, variance: float | Tensor, fan_in: int) -> float | Tensor:
         return variance if weight.name in first else 0.0
 
     run = limit.evaluator(x, None, torch.float64, seed)
-    start = sum(_mean(run.tangent(entry, entry, "11", diagonal=True)) for entry in entries) / len(entries)
+    start = sum(_mean(run.tangent(entry, entry, "11", diagonal=True)) for entry in found) / len(found)
     end = _mean(run.tangent(source, source, "11", diagonal=True))
     if start <= 0 or end <= 0:
         return Susceptibility(None, depth, "unknown")
@@ -77,15 +78,6 @@ def _verdict(chi: float) -> Literal["ordered", "critical", "chaotic"]:
 
 def _mean(values: Tensor | None) -> float:
     return 0.0 if values is None else float(values.mean())
-
-
-def _entries(field: Field) -> list[Product | Tokens]:
-    """The products that read the data itself."""
-    return [
-        node
-        for node in below(field)
-        if isinstance(node, Tokens) or (isinstance(node, Product) and isinstance(node.source, Inputs))
-    ]
 
 
 def _depth(field: Field) -> int:

@@ -18,7 +18,7 @@ from widthwise.kernels._fields import Field, Inputs, Product, Sum, Tokens
 from widthwise.kernels._limit import Limit, infinite
 from widthwise.kernels._pieces import base_name
 from widthwise.kernels._recursion import deep_recursion
-from widthwise.kernels._stations import Station, stations
+from widthwise.kernels._stations import Station, entries, stations
 from widthwise.kernels._walks import below
 from widthwise.program import Weight
 
@@ -167,7 +167,7 @@ class _Scaled(Evaluator):
 
 
 def _is_data(field: Field) -> bool:
-    return isinstance(field, (Inputs, Tokens))
+    return isinstance(field, Inputs) or (isinstance(field, Tokens) and field.batched)
 
 
 def _derivative(value: Tensor, factor: Tensor) -> float:
@@ -179,15 +179,6 @@ def _derivative(value: Tensor, factor: Tensor) -> float:
 
 def _mean(values: Tensor | None) -> Tensor:
     return torch.zeros((), dtype=torch.float64) if values is None else values.mean()
-
-
-def entries(field: Field) -> list[Product | Tokens]:
-    """What reads the data itself."""
-    return [
-        one
-        for one in below(field)
-        if isinstance(one, Tokens) or (isinstance(one, Product) and isinstance(one.source, Inputs))
-    ]
 
 
 def mended_by(log_chi: Callable[[float], np.ndarray], before: np.ndarray, target: float) -> tuple[str, float]:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from widthwise.kernels._fields import Concat, Field, Product, Sum, Tokens
+from widthwise.kernels._fields import Concat, Field, Inputs, Product, Sum, Tokens
 from widthwise.kernels._fields_stacked import Stacked
 from widthwise.kernels._limit import Limit
 from widthwise.kernels._registry import Concrete
@@ -57,3 +57,12 @@ def _joins(field: Field) -> bool:
     """Whether a sum has several terms that depend on the inputs."""
     terms = [term for _, term in field.terms] if isinstance(field, Sum) else []
     return sum(any(isinstance(one, (Product, Tokens)) for one in below(term)) for term in terms) > 1
+
+
+def entries(field: Field) -> list[Product | Tokens]:
+    """The products and tables that read the data itself; tables of positions do not."""
+    return [
+        one
+        for one in below(field)
+        if (isinstance(one, Tokens) and one.batched) or (isinstance(one, Product) and isinstance(one.source, Inputs))
+    ]
