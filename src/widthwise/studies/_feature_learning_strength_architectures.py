@@ -21,6 +21,7 @@ from widthwise.studies._types import Finding, Scale
 
 LAZY = {"quick": tuple(2.0**k for k in (-14, -13, -12, -11)), "full": tuple(2.0**k for k in range(-14, -9))}
 RICH = tuple(2.0**k for k in (4, 6, 8, 10))
+OTHERS = tuple(2.0**k for k in (2, 3, 4, 5, 6))  # with skips and norms: beyond them little trains in so many steps
 WATCHED = 16  # examples of the lazy runs, all of them at every step
 TRAINED = 0.98  # a lazy transformer is slow: its kernel's largest eigenvalue is far above the others
 WITHIN = 0.15
@@ -133,12 +134,21 @@ def _measured(name: str, scale: Scale) -> _Planes:
         steps=60 if quick else 200, batch_size=None, trained=TRAINED,
     )  # fmt: skip
     rich = None
-    if name == "convolutional" or not quick:
+    if name == "convolutional":
         rich = richness_sweep(
-            build, x[:1000], y[:1000], gammas=RICH, octaves=(0, 5) if quick else (0, 8), per_octave=2,
+            build, x[:1000], y[:1000], gammas=RICH, octaves=(0, 5 if quick else 7), per_octave=2,
             steps=200 if quick else 400, batch_size=32,
         )  # fmt: skip
+    elif not quick:
+        rich = _other(build, x, y)
     return _Planes(lazy, stable_rate(build, x[:WATCHED], y[:WATCHED]), rich)
+
+
+def _other(build: Callable[[], nn.Module], x: Tensor, y: Tensor) -> RichnessSweep:
+    """A wide window: the law says too little there."""
+    return richness_sweep(
+        build, x[:1000], y[:1000], gammas=OTHERS, octaves=(0, 8), steps=800, batch_size=32, rich_above=OTHERS[0]
+    )
 
 
 def _rich(found: dict[str, _Planes]) -> Finding:
