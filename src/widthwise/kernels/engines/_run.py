@@ -16,7 +16,7 @@ LANE_BYTES = 64
 PLANE_BYTES = 1 << 15
 ROW_LANES = 256
 MANY_SHIFTS = 64
-CHUNKS_PER_THREAD, BLOCK_CHUNKS = 4, 16
+CHUNKS_PER_THREAD, LONG_CHUNKS = 4, 16  # the latter where a block takes long, and there are few
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def evaluate(plan: Plan, left: Side, right: Side, *, same: bool, dtype: torch.dt
     results = np.zeros((plan.outputs, 2, len(rows)), real)
     data = (left.features.astype(real, copy=False), right.features.astype(real, copy=False))
     run = _runner(plan, lanes, rows, columns, same, data, given, results, real)
-    in_threads(len(rows) // lanes, run, BLOCK_CHUNKS)
+    in_threads(len(rows) // lanes, run, LONG_CHUNKS if packed else CHUNKS_PER_THREAD)
     out = np.empty((plan.outputs, 2, len(left.features), len(right.features)), real)
     out[:, :, rows, columns] = results
     if same:
