@@ -74,7 +74,7 @@ class Limit:
 
     def or_samples(self, make: Callable[[], "Limit"]) -> "Limit":
         """Take samples for batches that the integrals of batch norm do not fit."""
-        self._beyond.make = make
+        self._beyond.make = make if self.joins_examples else None
         return self
 
     @property
