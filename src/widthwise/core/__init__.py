@@ -15,6 +15,7 @@ from widthwise.core._memory import available_bytes, require_memory
 from widthwise.core._modes import evaluating
 from widthwise.core._progress import Advance, progress
 from widthwise.core._seeds import derived_seed, generator, seeded
+from widthwise.core._tensors import all_finite
 from widthwise.core._values import Value, to_plain
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "UnsupportedOperation",
     "Value",
     "WidthwiseError",
+    "all_finite",
     "atomic_path",
     "available_bytes",
     "check_writable",

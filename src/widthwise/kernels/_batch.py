@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from widthwise.core import DataError
+from widthwise.core import DataError, all_finite
 from widthwise.program import Program
 
 
@@ -70,5 +70,5 @@ def check_given(program: Program, needed: Sequence[str], batch: Tensor | Batch, 
     for tensor in tensors.values():
         if tensor.dim() == 0 or tensor.shape[0] == 0:
             raise DataError(f"{name} is empty; give at least one input.")
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        if not all_finite(tensor):
             raise DataError(f"{name} holds values that are not finite; remove or replace them.")

@@ -9,7 +9,7 @@ from jaxtyping import Float, Num
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from widthwise.core import DataError, ModelError, ResourceError, available_bytes, evaluating
+from widthwise.core import DataError, ModelError, ResourceError, all_finite, available_bytes, evaluating
 
 
 @contextmanager
@@ -44,17 +44,9 @@ def refuse_infinite(x: Tensor, what: str) -> None:
     """Raises:
     DataError: an entry of `x` is not finite; with the index of the first.
     """
-    if not x.is_floating_point() or _sums_to_finite(x):
-        return
-    finite = torch.isfinite(x)
-    if not bool(finite.all()):
-        place = [int(i) for i in torch.nonzero(~finite)[0]]
-        raise DataError(f"{what} hold {float(x[tuple(place)])} at {place}; remove or mend that example.")
-
-
-def _sums_to_finite(x: Tensor) -> bool:
-    """True only if every entry is finite; much cheaper than to look at each."""
-    return bool(torch.isfinite(x.detach().sum()))
+    if not all_finite(x):
+        value, place = _first_not_finite(x)
+        raise DataError(f"{what} hold {value} at {place}; remove or mend that example.")
 
 
 def refuse_broken(parameters: dict[str, Tensor]) -> None:
@@ -62,13 +54,14 @@ def refuse_broken(parameters: dict[str, Tensor]) -> None:
     ModelError: an entry of a parameter is not finite.
     """
     for name, tensor in parameters.items():
-        if _sums_to_finite(tensor):
-            continue
-        finite = torch.isfinite(tensor)
-        if not bool(finite.all()):
-            place = [int(i) for i in torch.nonzero(~finite)[0]]
-            value = float(tensor[tuple(place)])
+        if not all_finite(tensor):
+            value, place = _first_not_finite(tensor)
             raise ModelError(f"parameter '{name}' is {value} at {place}; give weights from before training diverged.")
+
+
+def _first_not_finite(x: Tensor) -> tuple[float, list[int]]:
+    place = [int(i) for i in torch.nonzero(~torch.isfinite(x))[0]]
+    return float(x[tuple(place)]), place
 
 
 def call(module: nn.Module, x: Num[Tensor, "n *shape"]) -> Float[Tensor, "n outputs"]:

@@ -12,7 +12,7 @@ from torch.backends import mha
 from torch.func import functional_call, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from widthwise.core import DataError, ModelError, evaluating
+from widthwise.core import DataError, ModelError, all_finite, evaluating
 
 Weights = dict[str, Tensor]
 SampleLoss = Callable[[Tensor, Tensor], Tensor]
@@ -105,7 +105,7 @@ def check_pairs(inputs: Tensor, targets: Tensor) -> None:
     if len(inputs) == 0 or len(inputs) != len(targets):
         raise DataError(f"there are {len(inputs)} inputs and {len(targets)} targets; give one target per input.")
     for name, tensor in (("inputs", inputs), ("targets", targets)):
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        if not all_finite(tensor):
             raise DataError(f"some {name} are not finite; leave those examples out.")
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from widthwise.core import DataError, seeded
+from widthwise.core import DataError, all_finite, seeded
 from widthwise.kernels._limit import Limit, Parametrization
 from widthwise.kernels.regression._gram import ArrayGram, Gram, KernelGram, StoreGram, dense
 from widthwise.kernels.store import GramStore, as_source
@@ -85,7 +85,7 @@ def _check_symmetric(matrix: np.ndarray) -> None:
 
 def check_finite(x: Any, what: str) -> None:
     """Refuse tensors with entries that are not finite."""
-    if isinstance(x, Tensor) and x.is_floating_point() and not bool(torch.isfinite(x).all()):
+    if isinstance(x, Tensor) and not all_finite(x):
         raise DataError(f"{what} holds values that are not finite; remove or replace them.")
 
 

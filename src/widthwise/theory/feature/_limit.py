@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from widthwise.core import Value, derived_seed, progress
+from widthwise.core import Value, all_finite, derived_seed, progress
 from widthwise.numerics import Activation
 from widthwise.scaling import AbcTable, classify, named_abc
 from widthwise.theory.feature._abc_network import AbcNetwork, activation_of
@@ -106,7 +106,7 @@ class FeatureLimit(Value):
         if when not in self._states:
             raise FeatureLimitError(f"when={when!r} is not known; give 'trained' or 'initial'.")
         inputs = self.schedule.batches[0].shape[1]
-        if x.ndim != 2 or x.shape[1] != inputs or not bool(torch.isfinite(x).all()):
+        if x.ndim != 2 or x.shape[1] != inputs or not all_finite(x):
             raise FeatureLimitError(
                 f"the inputs have shape {list(x.shape)} or hold values that are not finite; give [points, {inputs}]."
             )
@@ -238,7 +238,7 @@ def _checked(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
             "outputs] (or one class index per sample)."
         )
     for name, values in (("inputs", x), ("targets", y)):
-        if not bool(torch.isfinite(values).all()):
+        if not all_finite(values):
             raise FeatureLimitError(f"the {name} hold values that are not finite; clean the data first.")
     return x.double(), y.double() if y.is_floating_point() else y
 

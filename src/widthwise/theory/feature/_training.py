@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from widthwise.core import Value
+from widthwise.core import Value, all_finite
 from widthwise.theory.feature._errors import FeatureLimitError, at_least, positive
 from widthwise.theory.feature._losses import Loss, loss_of, require_finite
 
@@ -54,7 +54,7 @@ def descend(
     """
     at_least("steps", steps, 1, "nothing else trains")
     for name, values in (("inputs", x), ("targets", y)):
-        if not bool(torch.isfinite(values).all()):
+        if not all_finite(values):
             raise FeatureLimitError(f"the {name} hold values that are not finite; clean the data first.")
     criterion = loss_of(loss)
     parameters: Any = list(module.parameters()) if groups is None else list(groups)
