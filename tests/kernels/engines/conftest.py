@@ -1,4 +1,4 @@
-"""One process runs all tests of the engines, so that each kernel is compiled once and not by every process at a time."""
+"""One process runs the tests of the engines: each kernel is compiled once and not by every process at a time."""
 
 from pathlib import Path
 
