@@ -138,6 +138,7 @@ if __name__ == "__main__":
     print(f"{torch.get_num_threads()} threads")
     if options.convolutions:
         convolutions("gap", 28, 24)
+        convolutions("gap", 28, 64)
         convolutions("flatten", 28, 600)
     elif not options.dense:
         against_peer("gap", 28, 24, 2)
