@@ -13,7 +13,7 @@ INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --no-compile
 BENCHMARKS := $(sort $(wildcard benchmarks/bench_*.py))
 
 # Several test processes share the cores, so each keeps to one thread.
-TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
+TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help forecast test test-all lint types docs studies bench clean clean-all

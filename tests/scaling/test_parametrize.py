@@ -205,3 +205,29 @@ def test_bad_settings_are_refused_in_one_sentence(settings, message):
 def test_another_architecture_as_base_is_refused():
     with pytest.raises(ModelError, match="differ in parameter"):
         parametrize(build(64), lr=0.1, base=nn.Sequential(nn.Linear(8, 3)), example_inputs=X)
+
+
+@pytest.mark.parametrize(
+    ("features", "optimizer", "settings", "said"),
+    [
+        (784, "adamw", {}, "'lr': 0.0408"),
+        (784, "sgd", {}, None),
+        (784, "adamw", {"overrides": {"0.weight": {"lr": 0.1}}}, None),
+        (784, "adamw", {"base": None}, None),
+        (32, "adamw", {}, None),
+    ],
+)
+def test_an_input_layer_wider_than_the_base_is_named_with_its_mend(features, optimizer, settings, said):
+    """Per unit of an even rate a sign update changes outputs by the fan-in: 784 / 32 times as much at the input."""
+
+    def build(width):
+        return nn.Sequential(
+            nn.Linear(features, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 2)
+        )
+
+    settings = {"base": build(32), **settings}
+    groups = parametrize(
+        build(64), lr=0.1, optimizer=optimizer, example_inputs=torch.randn(2, features), dry_run=True, **settings
+    )
+    found = [note for note in groups.plan.notes if "may set the best rate alone" in note]
+    assert (not found) if said is None else (len(found) == 1 and said in found[0] and found[0].startswith("0.weight"))

@@ -118,6 +118,7 @@ def parametrize_traced(
         before=getattr(module, RECORD, {}),
     )
     rows = tuple(planner.row(weight, lr, weight_decay, eps) for weight in program.weights)
+    planner.say_wide_inputs()
     scores = tuple(planner.scores()) if scheme in ("spectral", "mup", "mean-field") else ()
     name = scheme if isinstance(scheme, str) else "abc"
     plan = ScalingPlan(name, optimizer.lower(), rows, scores, tuple(planner.notes))

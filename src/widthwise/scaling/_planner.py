@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from math import prod
+from statistics import median
 
 from widthwise.core import DataError
 from widthwise.program import Program, Role, Weight
@@ -22,6 +23,8 @@ REFERENCE_HEAD = 64
 ROLES_WITH_ONE_HOT_INPUT = (Role.VECTOR, Role.EMBEDDING)
 
 
+WIDE_INPUT = 4.0
+"""From how many times the base's hidden fan-in on an input layer is said to set the best learning rate alone."""
 COUPLED_DECAY = ("adam", "nadam", "radam", "rmsprop", "adagrad")
 
 
@@ -89,6 +92,20 @@ class Planner:
             int(fans.fan_out), std, change, ratio.multiplier, lr * step, decay,
             eps * ratio.epsilon if self.relative else eps, optimizer, weight.value.requires_grad, weight.value,  # type: ignore[arg-type]
         )  # fmt: skip
+
+    def say_wide_inputs(self) -> None:
+        """A sign update changes outputs by rate times fan-in; what is uneven at the base stays so at every width."""
+        hidden = [weight.fan_in for weight in self.base.weights if weight.role is Role.HIDDEN]
+        if not self.relative or self.own_init or not hidden or family_of(self.optimizer) != "sign":
+            return
+        for weight in self.base.weights:
+            ratio = weight.fan_in / median(hidden)
+            if weight.role is Role.INPUT and ratio >= WIDE_INPUT and "lr" not in self._overridden(weight):
+                self.notes.append(
+                    f"{weight.name} has {weight.fan_in} inputs, hidden weights of the base {median(hidden):.4g}: at "
+                    f"one rate it changes {ratio:.3g} times as much per step and may set the best rate alone; "
+                    f"overrides={{'{weight.name}': {{'lr': {1 / ratio:.3g}}}}} evens that out."
+                )
 
     def _overridden(self, weight: Weight) -> dict[str, float | str]:
         found: dict[str, float | str] = {}

@@ -6,7 +6,7 @@ from widthwise.core import seeded
 from widthwise.probe import catapult_scan, two_layer_linear_map
 from widthwise.studies._findings import Outcome, compare
 from widthwise.studies._infinite_width_lectures_networks import SLUG
-from widthwise.studies._infinite_width_lectures_training import network, task
+from widthwise.studies._infinite_width_lectures_training import TRAIN, network, task
 from widthwise.studies._types import Scale
 
 CODES = {"lazy": 0.0, "catapult": 1.0, "divergent": 2.0}
