@@ -8,7 +8,9 @@ SCALE ?= quick
 WORKERS ?= 2
 
 BIN := $(VENV)/bin
-# Compiling every file of every package takes longer than the rest of the set-up; Python compiles what it imports.
+# Compiling every file of every package takes longer than the rest of the set-up; Python compiles what it imports, once,
+# as long as it may keep the result.
+unexport PYTHONDONTWRITEBYTECODE
 INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --no-compile --quiet -c constraints.txt
 BENCHMARKS := $(sort $(wildcard benchmarks/bench_*.py))
 

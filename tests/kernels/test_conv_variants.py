@@ -151,7 +151,14 @@ OPTIONS = [
 ]
 
 
-@pytest.mark.parametrize(("x", "options"), [(X, one) for one in OPTIONS] + [(IMAGES[:2, :, :3, :3], OPTIONS[0])])
+@pytest.mark.parametrize(
+    ("x", "options"),
+    [
+        (X, OPTIONS[0]),
+        *(pytest.param(X, one, marks=pytest.mark.slow) for one in OPTIONS[1:]),
+        pytest.param(IMAGES[:2, :, :3, :3], OPTIONS[0], marks=pytest.mark.slow),
+    ],
+)
 def test_transposed_is_a_convolution_of_zeros_in_between(options, x):
     """Zeros put between the entries, then a plain filter: the definition, on the data and on a hidden layer."""
     dims = x.dim() - 2
